@@ -1,0 +1,143 @@
+"""What report, metric and notebook code reads: Run folders opened as plain tables.
+
+    import enginebench
+    results = enginebench.load("runs/20260101-120000-smollm2-135m")
+    results.to_pandas()                      # one row per cell: what was run, and every metric
+    results.cells[0].records                 # pyarrow table, one row per request (RequestRecord)
+    results.cells[0].telemetry               # pyarrow table, one row per sample
+
+Nothing here writes, and pandas and pyarrow are imported when first needed. `docs/run-folder.md`
+describes the files and every column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from enginebench.types import Cell, ModelInfo
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+__all__ = ["CellResult", "CellStatus", "ResultSet", "RunInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A Run as a whole: `machine` is what machine.py found, `versions` package name to version."""
+
+    folder: Path
+    name: str
+    created_at: str
+    command: str
+    enginebench_version: str
+    machine: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class CellStatus:
+    """How a cell ended. `ready_s`: engine start to first healthy answer (None: never, or not ours).
+
+    `measure_start_ns` and `measure_end_ns` (driver clock) bound the steady state: from the moment
+    that all users are busy with measured requests until the first of them has no more to send.
+    `log_tail` is the end of the engine's log when the cell failed.
+    """
+
+    state: Literal["ok", "failed", "pending"]
+    error: str | None = None
+    log_tail: str = ""
+    ready_s: float | None = None
+    engine_version: str | None = None
+    measure_start_ns: int | None = None
+    measure_end_ns: int | None = None
+    client_cpu_s: float | None = None
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One sealed (or failed, or pending) cell with its raw facts, read when first asked for."""
+
+    cell: Cell
+    status: CellStatus
+    model: ModelInfo
+    run: RunInfo
+    folder: Path
+
+    @cached_property
+    def records(self) -> pa.Table:
+        """One row per request, columns as the fields of RequestRecord; no rows if none were made."""
+        from enginebench.store import read_records
+
+        return read_records(self.folder)
+
+    @cached_property
+    def telemetry(self) -> pa.Table:
+        """One row per sample: t_ns, cpu_percent, rss_bytes, threads, gpu_memory_bytes, ..."""
+        from enginebench.store import read_telemetry
+
+        return read_telemetry(self.folder)
+
+
+@dataclass(frozen=True)
+class ResultSet:
+    """Cells of one or several Runs, in the order in which they were run."""
+
+    cells: Sequence[CellResult]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __iter__(self) -> Iterator[CellResult]:
+        return iter(self.cells)
+
+    @property
+    def runs(self) -> Sequence[RunInfo]:
+        """The Runs that the cells come from, each once."""
+        return list({cell.run.folder: cell.run for cell in self.cells}.values())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per cell: what was run (`run`, `cell`, `engine`, `label`, `model`, `hardware`,
+        `workload`, `users`, `rate_rps`, `repeat`, `state`), engine and workload options as
+        `engine.NAME` and `workload.NAME`, then every registered metric's columns (None as NaN).
+        """
+        import pandas as pd
+
+        from enginebench.plugins import metrics
+
+        known = metrics()
+        rows = []
+        for cell in self.cells:
+            row = dict(_facts(cell))
+            for metric in known:
+                row.update(metric.compute(cell))
+            rows.append(row)
+        names = [info.name for metric in known for info in metric.columns]
+        frame = pd.DataFrame(rows)
+        return frame.astype({name: float for name in names if name in frame})
+
+
+def _facts(result: CellResult) -> Iterator[tuple[str, Any]]:
+    cell = result.cell
+    yield from {
+        "run": result.run.folder.name,
+        "cell": cell.id,
+        "engine": cell.spec.engine,
+        "label": cell.spec.label,
+        "model": cell.spec.model,
+        "hardware": str(cell.spec.hardware),
+        "workload": cell.workload.name,
+        "users": cell.load.users,
+        "rate_rps": cell.load.rate_rps,
+        "repeat": cell.repeat,
+        "state": result.status.state,
+    }.items()
+    for name, value in cell.spec.options.items():
+        yield f"engine.{name}", value
+    for name, value in cell.workload.options.items():
+        yield f"workload.{name}", value
