@@ -68,3 +68,9 @@ def enginebench_resolve_model(name: str) -> ModelInfo | None:
 def enginebench_commands() -> Sequence[click.Command]:
     """Commands that this plugin adds to `bench`; heavy imports inside their bodies only."""
     raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def enginebench_driver_command() -> Sequence[str] | None:
+    """The command that drives load: called with the path of a job file (see `enginebench.drive`)."""
+    raise NotImplementedError
