@@ -232,13 +232,17 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An engine or workload option: what `--set engine.name=value` accepts."""
+    """An engine or workload option: what `--set engine.name=value` accepts.
+
+    Without a value for a `required` option (the address of a server, say) an engine cannot run.
+    """
 
     name: str
     type: type[str] | type[int] | type[float] | type[bool]
     default: OptionValue | None
     help: str
     choices: tuple[OptionValue, ...] = ()
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
