@@ -1,0 +1,25 @@
+"""How a plan is executed: time limits, sampling, reuse of servers. Stored with the Run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["RunSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """`startup_timeout_s` None: as long as each engine's Launch says.
+
+    A cell fails when its engine produced no token for `stall_timeout_s` (an open loop adds the
+    longest pause of its schedule), a request when it took `request_timeout_s`. A process that was
+    asked to stop is killed after `grace_s`. With `reuse_servers`, consecutive cells of equal
+    EngineSpecs share one server.
+    """
+
+    reuse_servers: bool = False
+    request_timeout_s: float = 600.0
+    stall_timeout_s: float = 120.0
+    startup_timeout_s: float | None = None
+    grace_s: float = 10.0
+    telemetry_interval_s: float = 0.25
