@@ -77,6 +77,13 @@ class CellResult:
         return read_records(self.folder)
 
     @cached_property
+    def requests(self) -> pa.Table:
+        """One row per request as it was scheduled, columns as the fields of Request."""
+        from enginebench.store import read_requests
+
+        return read_requests(self.folder)
+
+    @cached_property
     def telemetry(self) -> pa.Table:
         """One row per sample: t_ns, cpu_percent, rss_bytes, threads, gpu_memory_bytes, ..."""
         from enginebench.store import read_telemetry
