@@ -188,14 +188,14 @@ class Message:
 class Request:
     """One request of a schedule, written before anything starts.
 
-    `prompt` is text, token ids or chat messages (the last goes to /v1/chat/completions, the others
+    `prompt` is text, token ids or chat messages, never mixed (the last goes to /v1/chat/completions, the others
     to /v1/completions). `scheduled_s` counts from the start of the cell; None in a closed loop,
     where a request is due as soon as its user is free. `body` holds further JSON fields
     (temperature, ignore_eos ...).
     """
 
     index: int
-    prompt: str | tuple[int, ...] | tuple[Message, ...]
+    prompt: str | tuple[int | Message, ...]
     max_tokens: int
     scheduled_s: float | None = None
     body: Mapping[str, OptionValue] = field(default_factory=dict)
