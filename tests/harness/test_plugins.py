@@ -149,7 +149,7 @@ def test_what_is_no_engine_is_refused_by_name(empty_manager: PluginManager) -> N
 
 
 def test_unknown_hook_is_refused(empty_manager: PluginManager) -> None:
-    plugin = SimpleNamespace(enginebench_engine=hookimpl(list))
+    plugin = SimpleNamespace(enginebench_engine=hookimpl(lambda: ["x"]))
     with pytest.raises(pluggy.PluginValidationError, match="enginebench_engine"):
         add(empty_manager, plugin)
     assert not empty_manager.list_name_plugin()

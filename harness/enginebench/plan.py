@@ -1,0 +1,246 @@
+"""From options to a Plan: which cells there are, in which order, and which engines stay out.
+
+The order is repeat, model, hardware, workload, load, engine: engines that are compared run next to
+each other, and turn about from one repeat to the next (ABBA), so that a machine that gets slower
+with time does so for all of them. Nothing is started or written here; what cannot run is found now
+or, at the latest, when the engine's process says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+from enginebench import plugins
+from enginebench.errors import UnknownNameError, UsageError
+from enginebench.hardware import Capacity, default_hardware, parse_hardware, this_capacity
+from enginebench.options import ALL, URL, PlanOptions
+from enginebench.settings import Setting, combinations
+from enginebench.types import (
+    Budget,
+    Cell,
+    Engine,
+    EngineSpec,
+    Hardware,
+    Load,
+    ModelInfo,
+    OptionValue,
+    Plan,
+    Workload,
+    WorkloadSpec,
+)
+
+__all__ = ["DEFAULT_MODEL", "LeftOut", "Planned", "build_plan", "why_not"]
+
+DEFAULT_MODEL = "smollm2-135m"
+REMOTE_MODEL = "remote"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An engine that cannot run: at all, or (with `where`) on one model and hardware."""
+
+    engine: str
+    reason: str
+    fix: str = ""
+    where: str = ""
+
+    def __str__(self) -> str:
+        where = f" on {self.where}" if self.where else ""
+        return f"{self.engine} cannot run{where}: {self.reason}" + (
+            f". Fix: {self.fix}" if self.fix else ""
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, and what `all` could not include in it."""
+
+    plan: Plan
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """Every axis with all of its values; `variants` are option sets by engine name."""
+
+    models: Mapping[str, ModelInfo]
+    hardware: Sequence[Hardware]
+    workloads: Sequence[WorkloadSpec]
+    loads: Sequence[Load]
+    engines: Mapping[str, Engine]
+    variants: Mapping[str, Sequence[Mapping[str, OptionValue]]]
+
+
+def build_plan(
+    options: PlanOptions,
+    manager: plugins.PluginManager | None = None,
+    capacity: Capacity | None = None,
+) -> Planned:
+    """Every cell in order; raises UsageError for whatever does not exist or cannot run.
+
+    An engine that was named and cannot run some cell is an error; among `all`, it is left out.
+    """
+    known_engines = plugins.engines(manager)
+    known_workloads = plugins.workloads(manager)
+    _check_names("engine", [n for n in options.engines if n != ALL], known_engines)
+    _check_names("workload", [options.workload], known_workloads)
+    capacity = capacity or this_capacity()
+    workload = known_workloads[options.workload]
+    chosen = _chosen(options.engines, known_engines)
+    _check_targets(options, known_engines, chosen)
+    variants = {
+        name: combinations(name, engine.options, options.settings)
+        for name, engine in chosen.items()
+    }
+    hardware = _hardware(options, capacity)
+    workloads = _workload_specs(workload, options.settings)
+    left_out = _unavailable(chosen, options.settings)
+    _raise_if_named(options, left_out)
+    ready = {n: e for n, e in chosen.items() if n not in {out.engine for out in left_out}}
+    models = {name: plugins.resolve_model(name, manager) for name in _model_names(options)}
+    loads = [Load(users=users) for users in options.concurrency]
+    axes = _Axes(models, hardware, workloads, loads, ready, variants)
+    left_out += _refused(axes)
+    _raise_if_named(options, left_out)
+    cells = tuple(_cells(options, axes, {(out.engine, out.where) for out in left_out}))
+    if not cells:
+        raise UsageError("no engine can run:\n" + "\n".join(f"  {out}" for out in left_out))
+    _try_workload(workload, cells, models)
+    name = options.name or "-".join(_safe(model) for model in models)[:60]
+    return Planned(Plan(name, options.seed, cells, models), tuple(left_out))
+
+
+def why_not(engine: Engine, settings: Sequence[Setting] = ()) -> LeftOut | None:
+    """Why `engine` cannot run on this machine with these settings, whatever the model."""
+    state = engine.availability()
+    if not state.ok:
+        return LeftOut(engine.name, state.reason, state.fix)
+    given = {setting.option for setting in settings if setting.target == engine.name}
+    for option in engine.options:
+        if option.required and option.name not in given:
+            fix = f"add --set {engine.name}.{option.name}=... ({option.help})"
+            return LeftOut(engine.name, f"it needs the option {option.name!r}", fix)
+    return None
+
+
+def _check_names(kind: str, names: Sequence[str], known: Mapping[str, object]) -> None:
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(kind, name, known, fix=f"`bench {kind}s` lists them")
+
+
+def _chosen(names: Sequence[str], known: Mapping[str, Engine]) -> dict[str, Engine]:
+    return dict(known) if ALL in names else {name: known[name] for name in names}
+
+
+def _check_targets(
+    options: PlanOptions, known: Mapping[str, Engine], chosen: Mapping[str, Engine]
+) -> None:
+    targets = {*chosen, options.workload}
+    for setting in options.settings:
+        if setting.target in known and setting.target not in chosen:
+            raise UsageError(
+                f"--set {setting.key}: {setting.target} is not among --engines "
+                f"{','.join(chosen)}; add it there or leave the setting out"
+            )
+        if setting.target not in targets:
+            raise UnknownNameError("engine or workload in --set", setting.target, targets)
+
+
+def _hardware(options: PlanOptions, capacity: Capacity) -> Sequence[Hardware]:
+    if options.hardware is None:
+        return (default_hardware(capacity),)
+    return parse_hardware(options.hardware, capacity)
+
+
+def _workload_specs(workload: Workload, settings: Sequence[Setting]) -> list[WorkloadSpec]:
+    defaults = {o.name: o.default for o in workload.options if o.default is not None}
+    return [
+        WorkloadSpec(workload.name, defaults | chosen)
+        for chosen in combinations(workload.name, workload.options, settings)
+    ]
+
+
+def _model_names(options: PlanOptions) -> Sequence[str]:
+    if options.models is not None:
+        return options.models
+    return (REMOTE_MODEL,) if options.engines == (URL,) else (DEFAULT_MODEL,)
+
+
+def _unavailable(chosen: Mapping[str, Engine], settings: Sequence[Setting]) -> list[LeftOut]:
+    return [out for engine in chosen.values() if (out := why_not(engine, settings)) is not None]
+
+
+def _refused(axes: _Axes) -> list[LeftOut]:
+    return [
+        LeftOut(name, reason, where=_where(model, hardware))
+        for name, engine in axes.engines.items()
+        for model in axes.models
+        for hardware in axes.hardware
+        if (reason := engine.refuses(axes.models[model], hardware)) is not None
+    ]
+
+
+def _where(model: str, hardware: Hardware) -> str:
+    return f"{model} with {hardware}"
+
+
+def _raise_if_named(options: PlanOptions, left_out: Sequence[LeftOut]) -> None:
+    if left_out and ALL not in options.engines:
+        raise UsageError("\n".join(str(out) for out in left_out))
+
+
+def _cells(options: PlanOptions, axes: _Axes, refused: set[tuple[str, str]]) -> Iterator[Cell]:
+    budget = Budget(options.requests, options.duration_s, options.warmup_requests)
+    groups = itertools.product(
+        range(options.repeats), axes.models, axes.hardware, axes.workloads, axes.loads
+    )
+    index = 0
+    for repeat, model, hardware, workload, load in groups:
+        seed = _cell_seed(options.seed, model, hardware, workload, load, repeat)
+        specs = [
+            EngineSpec(engine, model, hardware, variant)
+            for engine in axes.engines
+            if (engine, _where(model, hardware)) not in refused
+            for variant in axes.variants[engine]
+        ]
+        for spec in specs if repeat % 2 == 0 else reversed(specs):
+            cell_id = _cell_id(index, spec, load, repeat)
+            yield Cell(index, spec, workload, load, budget, repeat, seed, cell_id)
+            index += 1
+
+
+def _cell_seed(
+    seed: int, model: str, hardware: Hardware, workload: WorkloadSpec, load: Load, repeat: int
+) -> int:
+    """48 bits of a hash of everything but the engine: small enough for any JSON reader."""
+    options = sorted(workload.options.items())
+    facts = [seed, model, str(hardware), workload.name, options, str(load), repeat]
+    return int.from_bytes(hashlib.blake2b(json.dumps(facts).encode(), digest_size=6).digest())
+
+
+def _cell_id(index: int, spec: EngineSpec, load: Load, repeat: int) -> str:
+    hardware = str(spec.hardware).replace(":", "").replace(",", "-").replace("+", "-")
+    return f"{index:04d}-{_safe(spec.engine)}-{_safe(spec.model)}-{hardware}-{load}-r{repeat}"
+
+
+def _safe(name: str) -> str:
+    """The last part of a path or hub id, in characters that every file system takes."""
+    last = PurePath(name).name.removesuffix(".gguf").lower()
+    return re.sub(r"[^a-z0-9._]+", "-", last).strip("-.")[:48] or "model"
+
+
+def _try_workload(
+    workload: Workload, cells: Sequence[Cell], models: Mapping[str, ModelInfo]
+) -> None:
+    """Ask for one request of each kind, so that impossible options fail before anything starts."""
+    kinds = {(cell.spec.model, json.dumps(dict(cell.workload.options))): cell for cell in cells}
+    for cell in kinds.values():
+        short = replace(cell, load=Load(users=1), budget=Budget(requests=1, warmup_requests=0))
+        workload.requests(short, models[cell.spec.model])
