@@ -1,0 +1,300 @@
+"""Continuous batching: decides, step by step, who computes what, and accounts for the blocks.
+
+Rules, in the order in which they matter:
+
+1. First come, first served. The running sequences are always the oldest of all that are unfinished.
+2. Running sequences decode first, one token each; prefills share what is left of the token
+   budget in chunks; then new sequences are admitted while slots, budget and blocks last.
+3. A sequence is admitted when the blocks of all its tokens so far are there, with one to spare
+   for each running one. Only decoding asks for blocks later. When none is left, the newest running sequence
+   is preempted: its blocks go back and it is computed again later (recompute, not swap).
+
+The oldest sequence can hence always go on, and no pool is too small for a request that `add` took.
+
+Without chunked prefill a step either computes whole prompts or decodes, prompts first.
+
+Knows no tensors: it works on lengths and learns token ids when `commit` brings them, which may be
+one step after the next one was planned.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+from enginebench_openai.protocol import FinishReason
+from enginebench_paged.blocks import BlockPool, chain_hash
+from enginebench_paged.sequence import Sequence
+from enginebench_paged.step import Piece, StepPlan
+
+__all__ = ["Scheduler", "SchedulerConfig", "SchedulerCounters"]
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """Limits. `step_tokens` is the budget of positions computed in one step."""
+
+    num_blocks: int
+    block_size: int
+    max_batch: int
+    step_tokens: int
+    prefix_cache: bool = True
+    chunked_prefill: bool = True
+
+    def __post_init__(self) -> None:
+        if self.block_size < 1 or self.max_batch < 1:
+            raise ValueError(
+                f"block_size ({self.block_size}) and max_batch ({self.max_batch}) start at 1"
+            )
+        if self.step_tokens < self.max_batch:
+            raise ValueError(
+                f"step_tokens ({self.step_tokens}) is less than max_batch ({self.max_batch}): each"
+                " running request needs a token of each step; raise step_tokens or lower max_batch"
+            )
+
+
+@dataclass(slots=True)
+class SchedulerCounters:
+    """Totals since the start; they only grow."""
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    queried_tokens: int = 0
+    hit_tokens: int = 0
+    preemptions: int = 0
+
+
+class Scheduler:
+    """Owns the sequences and the block pool. Call `schedule`, compute, `commit`, in this order.
+
+    A second `schedule` may come before the first `commit` (schedule-ahead); commits come in the
+    order of the plans.
+    """
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.config = config
+        self.pool = BlockPool(config.num_blocks, prefix_cache=config.prefix_cache)
+        self.counters = SchedulerCounters()
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # oldest first
+        self._sequences: dict[str, Sequence] = {}
+        self._free_slots = list(range(config.max_batch - 1, -1, -1))
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence; ValueError if it can never run."""
+        name, request = sequence.request.request_id, sequence.request
+        if name in self._sequences:
+            raise ValueError(f"request id {name!r} is in use by an unfinished request")
+        if not request.prompt or request.max_tokens < 1:
+            raise ValueError(f"request {name!r} needs a prompt and max_tokens of at least 1")
+        needed = self._blocks_for(sequence.max_length - 1)  # the last token is never computed on
+        if needed > self.pool.num_blocks:
+            raise ValueError(
+                f"request {name!r} needs {needed} KV blocks of {self.config.block_size} tokens"
+                f" ({len(request.prompt)} prompt + {request.max_tokens} new), the pool has"
+                f" {self.pool.num_blocks}; shorten it or give the engine more KV memory"
+            )
+        self._sequences[name] = sequence
+        self.waiting.append(sequence)
+
+    def abort(self, request_id: str) -> None:
+        """Drop a sequence wherever it is; ids that are unknown or finished are ignored."""
+        sequence = self._sequences.get(request_id)
+        if sequence is not None:
+            self._finish(sequence, "abort")
+
+    def has_work(self) -> bool:
+        """Whether any sequence is unfinished."""
+        return bool(self._sequences)
+
+    def schedule(self) -> StepPlan | None:
+        """Plan the next step and account for it as computed; None if nothing can be computed now."""
+        if self.config.chunked_prefill:
+            pieces, admitted = self._mixed_step()
+        else:
+            pieces, admitted = self._separate_step()
+        if not pieces:
+            return None
+        for piece in pieces:
+            piece.sequence.computed += piece.length
+            piece.sequence.in_flight += piece.samples
+        pieces.sort(key=lambda piece: piece.length > 1)  # stable: oldest first within each kind
+        decodes = sum(piece.length == 1 for piece in pieces)
+        return StepPlan(tuple(pieces), decodes, tuple(admitted))
+
+    def commit(self, plan: StepPlan, token_ids: Seq[int]) -> list[tuple[Sequence, int | None]]:
+        """Take in the ids that `plan` sampled: one for each of its sampling pieces, in order.
+
+        Returns each unfinished sequence with its new token (None: a stop token, not part of the
+        output); `finish_reason` of the sequence says whether that was its last.
+        """
+        outputs = []
+        sampling = [piece.sequence for piece in plan.pieces if piece.samples]
+        for sequence, token in zip(sampling, token_ids, strict=True):
+            if sequence.finish_reason is None:
+                outputs.append((sequence, self._append(sequence, token)))
+        for piece in plan.pieces:
+            self._register(piece.sequence)
+            if piece.sequence.finish_reason is not None:
+                self._free(piece.sequence)
+        return outputs
+
+    # ------------------------------------------------------------ planning
+
+    def _mixed_step(self) -> tuple[list[Piece], list[Sequence]]:
+        preemptions = self.counters.preemptions
+        pieces = self._decodes()
+        budget = self.config.step_tokens - len(pieces)
+        for sequence in self.running:
+            if sequence.todo > 1 and budget > 0:
+                pieces.append(_piece(sequence, budget))
+                budget -= pieces[-1].length
+        if self.counters.preemptions > preemptions:
+            return pieces, []
+        admitted = []
+        while budget > 0 and (sequence := self._admit_next()):
+            admitted.append(sequence)
+            pieces.append(_piece(sequence, budget))
+            budget -= pieces[-1].length
+        return pieces, admitted
+
+    def _separate_step(self) -> tuple[list[Piece], list[Sequence]]:
+        pieces: list[Piece] = []
+        budget = self.config.step_tokens
+        while (sequence := self._admit_next(budget if pieces else None)) is not None:
+            pieces.append(_piece(sequence, sequence.todo))
+            budget -= pieces[-1].length
+        if pieces:
+            return pieces, [piece.sequence for piece in pieces]
+        return self._decodes(), []
+
+    def _decodes(self) -> list[Piece]:
+        """A piece for each running sequence that is one position short of its next token."""
+        pieces = []
+        for sequence in list(self.running):
+            if sequence.slot is not None and sequence.todo == 1 and self._grow(sequence):
+                pieces.append(_piece(sequence, 1))
+        return pieces
+
+    def _grow(self, sequence: Sequence) -> bool:
+        """Give it the block of its next position; False if it was itself the newest and had to go."""
+        missing = self._blocks_for(sequence.length) - len(sequence.blocks)
+        while self.pool.free_count < missing:
+            victim = self.running[-1]
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        sequence.blocks += self.pool.allocate(missing)
+        return True
+
+    def _admit_next(self, budget: int | None = None) -> Sequence | None:
+        """Move the head of the queue to the running ones if it fits (and needs at most `budget`)."""
+        if not self.waiting or not self._free_slots or self.waiting[0].in_flight:
+            return None
+        sequence = self.waiting[0]
+        hits = self._acquire_hits(sequence)
+        cached = len(hits) * self.config.block_size
+        missing = self._blocks_for(sequence.length) - len(hits)
+        too_long = budget is not None and sequence.length - cached > budget
+        if too_long or missing + len(self.running) > self.pool.free_count:
+            self.pool.release(hits)
+            return None
+        self.waiting.popleft()
+        self.running.append(sequence)
+        sequence.blocks = hits + self.pool.allocate(missing)
+        sequence.computed = cached
+        sequence.registered = len(hits)
+        sequence.slot = self._free_slots.pop()
+        self._count_admission(sequence, cached)
+        return sequence
+
+    def _acquire_hits(self, sequence: Sequence) -> list[int]:
+        """Hold the cached blocks of its prefix, all but its last token at most: that one is computed."""
+        if not self.config.prefix_cache:
+            return []
+        self._extend_hashes(sequence)
+        return self.pool.acquire_prefix(
+            sequence.hashes[: (sequence.length - 1) // self.config.block_size]
+        )
+
+    def _count_admission(self, sequence: Sequence, cached: int) -> None:
+        if sequence.admitted:
+            return
+        sequence.admitted = True
+        sequence.cached_prompt_tokens = cached
+        self.counters.prompt_tokens += sequence.prompt_length
+        if self.config.prefix_cache:
+            self.counters.queried_tokens += sequence.prompt_length
+            self.counters.hit_tokens += cached
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.counters.preemptions += 1
+        self._leave(sequence)
+        self.waiting.appendleft(sequence)
+
+    # ------------------------------------------------------------ taking in what was computed
+
+    def _append(self, sequence: Sequence, token: int) -> int | None:
+        sequence.in_flight -= 1
+        if token in sequence.request.stop_token_ids:
+            sequence.finish_reason = "stop"
+            return None
+        sequence.tokens.append(token)
+        self.counters.generated_tokens += 1
+        if len(sequence.tokens) == sequence.max_length:
+            sequence.finish_reason = "length"
+        return token
+
+    def _register(self, sequence: Sequence) -> None:
+        """Offer the blocks that are full, computed and known by their tokens to the prefix cache."""
+        size = self.config.block_size
+        full = min(sequence.computed, len(sequence.tokens)) // size
+        if not self.config.prefix_cache or full <= sequence.registered:
+            return
+        self._extend_hashes(sequence)
+        for index in range(sequence.registered, full):
+            self.pool.register(sequence.blocks[index], sequence.hashes[index])
+        sequence.registered = full
+
+    def _extend_hashes(self, sequence: Sequence) -> None:
+        size, hashes, tokens = self.config.block_size, sequence.hashes, sequence.tokens
+        for index in range(len(hashes), len(tokens) // size):
+            parent = hashes[-1] if hashes else b""
+            hashes.append(chain_hash(parent, tokens[index * size : (index + 1) * size]))
+
+    # ------------------------------------------------------------ leaving
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        sequence.finish_reason = reason
+        self._free(sequence)
+
+    def _free(self, sequence: Sequence) -> None:
+        """Take a finished sequence out of all books; a second time does nothing."""
+        name = sequence.request.request_id
+        if self._sequences.get(name) is not sequence:
+            return
+        del self._sequences[name]
+        if sequence.slot is not None:
+            self._leave(sequence)
+        else:
+            self.waiting.remove(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Give slot and blocks back. What it still has in flight is ordered before their next use."""
+        assert sequence.slot is not None
+        self.running.remove(sequence)
+        self._free_slots.append(sequence.slot)
+        self.pool.release(sequence.blocks)
+        sequence.slot = None
+        sequence.blocks = []
+        sequence.computed = sequence.registered = 0
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.config.block_size)
+
+
+def _piece(sequence: Sequence, budget: int) -> Piece:
+    assert sequence.slot is not None
+    length = min(sequence.todo, budget)
+    return Piece(sequence, sequence.slot, sequence.computed, length, length == sequence.todo)

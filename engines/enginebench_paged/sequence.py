@@ -1,0 +1,77 @@
+"""A request on its way through the engine: its tokens, and how far they have been computed.
+
+Lives on the host and is pure Python. A sampled token exists on the device one step before the host knows
+it (`in_flight`), so a sequence's `length` may run ahead of `tokens`: scheduling needs lengths only.
+"""
+
+from __future__ import annotations
+
+from enginebench_openai.protocol import FinishReason, GenerationRequest
+
+__all__ = ["Sequence"]
+
+
+class Sequence:
+    """The state of one request. The scheduler is the only one that changes it.
+
+    tokens        prompt and generated ids that the host knows
+    in_flight     tokens sampled by launched steps whose ids the host has not seen yet
+    computed      leading positions whose keys and values launched steps have written
+    blocks        the block table: block `i` holds positions `i * block_size` and up
+    hashes        chain hashes of the leading full blocks of `tokens`
+    registered    leading blocks that were offered to the prefix cache
+    slot          stable index of its state on the device; None while it waits
+    seed          fixed for the request's life, so that a preemption changes nothing
+    """
+
+    __slots__ = (
+        "admitted",
+        "blocks",
+        "cached_prompt_tokens",
+        "computed",
+        "finish_reason",
+        "hashes",
+        "in_flight",
+        "prompt_length",
+        "registered",
+        "request",
+        "seed",
+        "slot",
+        "tokens",
+    )
+
+    def __init__(self, request: GenerationRequest, seed: int = 0) -> None:
+        self.request = request
+        self.seed = seed
+        self.tokens = list(request.prompt)
+        self.prompt_length = len(self.tokens)
+        self.in_flight = 0
+        self.computed = 0
+        self.blocks: list[int] = []
+        self.hashes: list[bytes] = []
+        self.registered = 0
+        self.slot: int | None = None
+        self.admitted = False  # at least once
+        self.cached_prompt_tokens = 0
+        self.finish_reason: FinishReason | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens known to the host or to the device."""
+        return len(self.tokens) + self.in_flight
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that it can ever have."""
+        return self.prompt_length + self.request.max_tokens
+
+    @property
+    def todo(self) -> int:
+        """Positions to compute before the next token is sampled; 0: all sampled, ids on their way."""
+        return self.length - self.computed if self.length < self.max_length else 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<Sequence {self.request.request_id} {self.computed}/{self.length} of"
+            f" {self.max_length} slot={self.slot}>"
+        )

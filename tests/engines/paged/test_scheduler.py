@@ -1,0 +1,361 @@
+"""The scheduler against a device that remembers: every schedule must give the same tokens.
+
+`FakeDevice` stands in for runner and model. It keeps in each KV slot a digest of the whole prefix that was
+written there and refuses to compute on anything else, and its next token depends on that digest alone: a
+block that is leaked, shared wrongly, reused too early or hit by a false prefix shows up at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from enginebench_openai.protocol import GenerationRequest
+from enginebench_paged.scheduler import Scheduler, SchedulerConfig
+from enginebench_paged.sequence import Sequence
+from enginebench_paged.step import StepPlan
+
+VOCAB = 5
+
+
+def digest(parent: int, token: int) -> int:
+    return hash((parent, token))
+
+
+def next_token(prefix: int) -> int:
+    return prefix % 7 % VOCAB
+
+
+def expected(request: GenerationRequest) -> list[int]:
+    """What the request yields, computed without any engine."""
+    prefix = 0
+    for token in request.prompt:
+        prefix = digest(prefix, token)
+    output: list[int] = []
+    while len(output) < request.max_tokens:
+        token = next_token(prefix)
+        if token in request.stop_token_ids:
+            break
+        output.append(token)
+        prefix = digest(prefix, token)
+    return output
+
+
+class FakeDevice:
+    """Executes plans at launch, as a stream does; ids come back when the host asks for them."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.config = config
+        self.kv: dict[tuple[int, int], int] = {}  # (block, offset) -> digest of the prefix
+        self.last_token: dict[int, int] = {}  # slot -> the token it sampled last
+
+    def execute(self, plan: StepPlan) -> list[int]:
+        assert plan.tokens == sum(piece.length for piece in plan.pieces)
+        assert [piece.length == 1 for piece in plan.pieces] == [
+            index < plan.decodes for index in range(len(plan.pieces))
+        ]
+        sampled = []
+        for piece in plan.pieces:
+            sequence, prefix = piece.sequence, 0
+            assert piece.length >= 1
+            for position in range(piece.start + piece.length):
+                key = self._place(sequence, position)
+                if position < piece.start:
+                    prefix = self.kv[key]
+                    continue
+                known = position < len(sequence.tokens)
+                token = sequence.tokens[position] if known else self.last_token[piece.slot]
+                prefix = digest(prefix, token)
+                self.kv[key] = prefix
+            self._check_prefix(sequence, piece.start + piece.length)
+            if piece.samples:
+                self.last_token[piece.slot] = next_token(prefix)
+                sampled.append(self.last_token[piece.slot])
+        return sampled
+
+    def _place(self, sequence: Sequence, position: int) -> tuple[int, int]:
+        size = self.config.block_size
+        return sequence.blocks[position // size], position % size
+
+    def _check_prefix(self, sequence: Sequence, computed: int) -> None:
+        prefix = 0
+        for position, token in enumerate(sequence.tokens[:computed]):
+            prefix = digest(prefix, token)
+            assert self.kv[self._place(sequence, position)] == prefix
+
+
+class Bench:
+    """A scheduler, its device, and what came out."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.scheduler = Scheduler(config)
+        self.device = FakeDevice(config)
+        self.launched: list[tuple[StepPlan, list[int]]] = []
+        self.outputs: dict[str, list[int]] = {}
+        self.finished: dict[str, str] = {}
+        self.arrivals: list[Sequence] = []
+
+    def add(self, request: GenerationRequest) -> Sequence:
+        sequence = Sequence(request)
+        self.scheduler.add(sequence)
+        self.arrivals.append(sequence)
+        self.outputs[request.request_id] = []
+        return sequence
+
+    def launch(self) -> StepPlan | None:
+        plan = self.scheduler.schedule()
+        if plan is not None:
+            self.launched.append((plan, self.device.execute(plan)))
+        return plan
+
+    def commit(self) -> None:
+        plan, ids = self.launched.pop(0)
+        for sequence, token in self.scheduler.commit(plan, ids):
+            name = sequence.request.request_id
+            assert name not in self.finished
+            if token is not None:
+                self.outputs[name].append(token)
+            if sequence.finish_reason is not None:
+                self.finished[name] = sequence.finish_reason
+
+    def run(self, ahead: int = 0, limit: int = 2000) -> None:
+        for _ in range(limit):
+            if not self.scheduler.has_work() and not self.launched:
+                return
+            plan = self.launch()
+            assert plan is not None or self.launched, "nothing to compute and nothing to wait for"
+            if len(self.launched) > ahead or plan is None:
+                self.commit()
+        raise AssertionError(f"not finished after {limit} steps: {self.scheduler.running}")
+
+
+def config(**changes: object) -> SchedulerConfig:
+    plain = dict(num_blocks=16, block_size=4, max_batch=4, step_tokens=8)
+    return SchedulerConfig(**{**plain, **changes})  # type: ignore[arg-type]
+
+
+def request(name: str, prompt: tuple[int, ...], max_tokens: int = 4, stop: str = "") -> (
+    GenerationRequest
+):
+    return GenerationRequest(
+        name, prompt, max_tokens, stop_token_ids=frozenset(int(digit) for digit in stop)
+    )
+
+
+# ---------------------------------------------------------------- one behaviour each
+
+
+def test_decodes_share_a_step_with_the_chunks_of_a_prompt() -> None:
+    bench = Bench(config())
+    bench.add(request("short", (1, 2), max_tokens=9))
+    bench.launch()
+    bench.commit()
+    bench.add(request("long", tuple(range(5)) * 4))
+    lengths = []
+    for _ in range(3):
+        plan = bench.launch()
+        assert plan is not None
+        lengths.append([piece.length for piece in plan.pieces])
+        bench.commit()
+    assert lengths == [[1, 7], [1, 7], [1, 6]]
+
+
+def test_without_chunks_a_prompt_is_computed_whole_and_alone() -> None:
+    bench = Bench(config(chunked_prefill=False))
+    bench.add(request("short", (1, 2), max_tokens=9))
+    bench.launch()
+    bench.commit()
+    bench.add(request("long", tuple(range(5)) * 4))
+    lengths = []
+    for _ in range(2):
+        plan = bench.launch()
+        assert plan is not None
+        lengths.append([piece.length for piece in plan.pieces])
+        bench.commit()
+    assert lengths == [[20], [1, 1]]
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_a_full_hit_still_computes_one_block(blocks: int) -> None:
+    bench = Bench(config())
+    prompt = (1, 2, 3, 4) * blocks
+    bench.add(request("first", prompt))
+    bench.run()
+    again = bench.add(request("second", prompt))
+    bench.run()
+    assert again.cached_prompt_tokens == 4 * (blocks - 1)
+    assert bench.outputs["first"] == bench.outputs["second"]
+    counters = bench.scheduler.counters
+    assert (counters.queried_tokens, counters.hit_tokens) == (8 * blocks, 4 * (blocks - 1))
+
+
+def test_generated_tokens_are_reused_by_the_next_turn() -> None:
+    bench = Bench(config())
+    bench.add(request("turn", (1, 2, 3), max_tokens=6))
+    bench.run()
+    prompt = (1, 2, 3, *bench.outputs["turn"], 4)
+    following = bench.add(request("next", prompt))
+    bench.run()
+    assert following.cached_prompt_tokens == 8
+
+
+def test_the_newest_is_preempted_and_comes_back_first() -> None:
+    bench = Bench(config(num_blocks=5, prefix_cache=False))
+    names = ["old", "young", "late"]
+    for name in names:
+        bench.add(request(name, (1, 2, 3), max_tokens=14))
+    bench.run()
+    assert bench.scheduler.counters.preemptions > 0
+    assert list(bench.finished) == names
+    assert bench.scheduler.pool.used_count == 0
+
+
+def test_a_request_that_can_never_fit_is_refused() -> None:
+    bench = Bench(config(num_blocks=2))
+    with pytest.raises(ValueError, match=r"needs 3 KV blocks of 4 .* the pool has 2"):
+        bench.add(request("big", (1, 2, 3, 4), max_tokens=6))
+    bench.add(request("fits", (1, 2, 3, 4), max_tokens=5))
+    with pytest.raises(ValueError, match="in use"):
+        bench.add(request("fits", (1,)))
+    with pytest.raises(ValueError, match="needs a prompt"):
+        bench.add(request("empty", ()))
+    bench.run()
+    assert bench.finished == {"fits": "length"}
+
+
+def test_impossible_limits_are_refused() -> None:
+    with pytest.raises(ValueError, match="step_tokens"):
+        config(step_tokens=3)
+    with pytest.raises(ValueError, match="block_size"):
+        config(block_size=0)
+
+
+def test_an_aborted_request_yields_no_more_and_its_name_is_free() -> None:
+    bench = Bench(config())
+    bench.add(request("one", (1, 2, 3), max_tokens=9))
+    bench.launch()
+    bench.scheduler.abort("one")
+    bench.scheduler.abort("never heard of")
+    bench.add(request("one", (2, 2), max_tokens=2))
+    bench.run()
+    assert bench.outputs["one"] == expected(request("one", (2, 2), max_tokens=2))
+
+
+# ---------------------------------------------------------------- whatever comes
+
+CONFIGS = st.builds(
+    SchedulerConfig,
+    num_blocks=st.integers(1, 12),
+    block_size=st.sampled_from([1, 2, 3, 4]),
+    max_batch=st.integers(1, 4),
+    step_tokens=st.integers(4, 12),
+    prefix_cache=st.booleans(),
+    chunked_prefill=st.booleans(),
+)
+# few distinct tokens, so that prompts often share prefixes
+PROMPTS = st.lists(st.integers(0, 1), min_size=1, max_size=14).map(tuple)
+STOPS = st.sampled_from(["", "", "0", "14"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    limits=CONFIGS,
+    ahead=st.integers(0, 1),
+    work=st.lists(st.tuples(PROMPTS, st.integers(1, 10), STOPS), min_size=1, max_size=8),
+)
+def test_every_admitted_request_finishes_with_its_own_tokens(
+    limits: SchedulerConfig, ahead: int, work: list[tuple[tuple[int, ...], int, str]]
+) -> None:
+    bench = Bench(limits)
+    taken = []
+    for index, (prompt, max_tokens, stop) in enumerate(work):
+        one = request(str(index), prompt, max_tokens, stop)
+        try:
+            bench.add(one)
+        except ValueError:
+            room = limits.num_blocks * limits.block_size
+            assert len(prompt) + max_tokens - 1 > room
+        else:
+            taken.append(one)
+    bench.run(ahead)
+    for one in taken:
+        assert bench.outputs[one.request_id] == expected(one)
+        whole = len(bench.outputs[one.request_id]) == one.max_tokens
+        assert bench.finished[one.request_id] == ("length" if whole else "stop")
+    assert bench.scheduler.pool.used_count == 0
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Adds, steps, late commits and aborts in any order."""
+
+    @initialize(limits=CONFIGS)
+    def start(self, limits: SchedulerConfig) -> None:
+        self.bench = Bench(limits)
+        self.names = 0
+        self.aborted: set[str] = set()
+
+    @rule(prompt=PROMPTS, max_tokens=st.integers(1, 10), stop=STOPS)
+    def add(self, prompt: tuple[int, ...], max_tokens: int, stop: str) -> None:
+        self.names += 1
+        limits = self.bench.scheduler.config
+        if len(prompt) + max_tokens - 1 <= limits.num_blocks * limits.block_size:
+            self.bench.add(request(str(self.names), prompt, max_tokens, stop))
+
+    @precondition(lambda self: len(self.bench.launched) < 2)
+    @rule()
+    def launch(self) -> None:
+        self.bench.launch()
+
+    @precondition(lambda self: self.bench.launched)
+    @rule()
+    def commit(self) -> None:
+        self.bench.commit()
+
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        name = str(data.draw(st.integers(0, self.names + 1)))
+        if name not in self.bench.finished:
+            self.aborted.add(name)
+        self.bench.scheduler.abort(name)
+
+    @invariant()
+    def books_are_exact(self) -> None:
+        if not hasattr(self, "bench"):
+            return
+        scheduler = self.bench.scheduler
+        holders = Counter(block for seq in scheduler.running for block in seq.blocks)
+        pool = scheduler.pool
+        for block in range(pool.num_blocks):
+            assert pool.count(block) == holders[block]
+        slots = [seq.slot for seq in scheduler.running]
+        assert len(set(slots)) == len(slots) <= scheduler.config.max_batch
+        assert None not in slots
+        assert all(seq.slot is None and not seq.blocks for seq in scheduler.waiting)
+        for seq in scheduler.running:
+            assert len(set(seq.blocks)) == len(seq.blocks)
+
+    @invariant()
+    def first_come_first_served(self) -> None:
+        if not hasattr(self, "bench"):
+            return
+        scheduler = self.bench.scheduler
+        unfinished = [seq for seq in self.bench.arrivals if seq.finish_reason is None]
+        assert [*scheduler.running, *scheduler.waiting] == unfinished
+
+    def teardown(self) -> None:
+        if not hasattr(self, "bench"):
+            return
+        self.bench.run()
+        for sequence in self.bench.arrivals:
+            name = sequence.request.request_id
+            if name not in self.aborted:
+                assert self.bench.outputs[name] == expected(sequence.request)
+        assert self.bench.scheduler.pool.used_count == 0
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
