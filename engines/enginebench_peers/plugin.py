@@ -1,0 +1,24 @@
+"""What this package adds to `bench`: engines that others wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from enginebench.hookspecs import hookimpl
+from enginebench.types import Engine, ModelInfo
+
+from enginebench_peers.url import UrlEngine, remote_model
+
+__all__ = ["enginebench_engines", "enginebench_resolve_model"]
+
+
+@hookimpl
+def enginebench_engines() -> Sequence[Engine]:
+    """The engines of this package."""
+    return [UrlEngine()]
+
+
+@hookimpl(tryfirst=True)
+def enginebench_resolve_model(name: str) -> ModelInfo | None:
+    """Models that only a server knows."""
+    return remote_model(name)
