@@ -74,7 +74,8 @@ class ModelInfo:
 
     `name` is what the user typed; `path` is the local file or folder (None for `synthetic:` and
     for models that only a remote server knows). `vocab_size` is None when nothing local tells.
-    `first_ordinary_token` and up are token ids with no special meaning, safe in random prompts.
+    Token ids from `first_ordinary_token` up to, not including, `ordinary_token_end` (None: up to
+    `vocab_size`) have no special meaning: they are safe in random prompts.
     """
 
     name: str
@@ -84,6 +85,7 @@ class ModelInfo:
     parameters: int | None = None
     vocab_size: int | None = None
     first_ordinary_token: int = 0
+    ordinary_token_end: int | None = None
     context_length: int | None = None
     size_bytes: int | None = None
     precision: str | None = None
