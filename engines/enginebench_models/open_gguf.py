@@ -1,0 +1,56 @@
+"""A GGUF file as a Model."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from enginebench.errors import ModelError
+from enginebench.types import ModelInfo
+from enginebench_models.chat_template import ChatTemplate
+from enginebench_models.config_gguf import config_from_gguf
+from enginebench_models.gguf import GGUFFile, read_gguf
+from enginebench_models.model import Model, check_weights
+from enginebench_models.ordinary import ordinary_range
+from enginebench_models.tokenizer_gguf import read_token_table, tokenizer_from_gguf
+from enginebench_models.weights import Weights
+
+__all__ = ["open_gguf"]
+
+
+def open_gguf(path: Path, name: str) -> Model:
+    """Read the header of a GGUF file; `name` is what the user called it."""
+    file = read_gguf(path)
+    if "split.count" in file.metadata and file.metadata["split.count"] != 1:
+        raise ModelError(f"{path}: is one of several parts; merge them into one file first")
+    config = config_from_gguf(file)
+    weights = Weights(file.tensors.values())
+    check_weights(str(path), config, weights)
+    table = read_token_table(file)
+    first, end = ordinary_range(config.vocab_size, len(table.texts), table.special_ids)
+    info = ModelInfo(
+        name=name,
+        format="gguf",
+        path=str(path),
+        architecture=config.architecture,
+        parameters=weights.parameters,
+        vocab_size=config.vocab_size,
+        first_ordinary_token=first,
+        ordinary_token_end=end,
+        context_length=config.context_length,
+        size_bytes=file.size_bytes,
+        precision=weights.main_type.name.lower(),
+    )
+    return Model(info, config, weights, _template(file), partial(tokenizer_from_gguf, file))
+
+
+def _template(file: GGUFFile) -> ChatTemplate | None:
+    source = file.metadata.get("tokenizer.chat_template")
+    if not isinstance(source, str):
+        return None
+    texts, tokens = read_token_table(file).texts, {}
+    for kind in ("bos", "eos"):
+        id = file.metadata.get(f"tokenizer.ggml.{kind}_token_id")
+        if isinstance(id, int) and 0 <= id < len(texts):
+            tokens[f"{kind}_token"] = texts[id]
+    return ChatTemplate(source, tokens)

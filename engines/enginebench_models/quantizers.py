@@ -1,0 +1,119 @@
+"""Quantizers in plain numpy for the types whose blocks hold 32 values, and for the float types.
+
+Byte for byte what ggml's reference quantizers give. They make test models and synthetic weights;
+the k-quants need a search over scales and are not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enginebench.errors import ModelError
+from enginebench_models.ggml_types import GGMLType
+
+__all__ = ["QUANTIZABLE", "quantize"]
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+def quantize(values: NDArray[np.floating], type: GGMLType) -> Bytes:
+    """Encode (..., columns) as (rows, bytes per row); ValueError if columns split a block."""
+    if type not in _ENCODERS:
+        known = ", ".join(t.name for t in QUANTIZABLE)
+        raise ModelError(f"cannot quantize to {type.name} (known: {known})")
+    columns = values.shape[-1]
+    row_bytes = type.row_bytes(columns)
+    blocks = np.ascontiguousarray(values, np.float32).reshape(-1, type.block_size)
+    return _ENCODERS[type](blocks).reshape(-1, row_bytes)
+
+
+def _inverse(scale: Floats) -> Floats:
+    return np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
+
+
+def _half(scale: Floats) -> Bytes:
+    """(n, 1) floats -> (n, 2) bytes of half precision."""
+    return scale.astype("<f2").view(np.uint8)
+
+
+def _nibbles(q: Bytes) -> Bytes:
+    """Low nibbles of (n, 32): value i shares a byte with value i + 16."""
+    return q[:, :16] & np.uint8(15) | q[:, 16:] << np.uint8(4)
+
+
+def _fifth_bits(q: Bytes) -> Bytes:
+    return np.packbits(q >> np.uint8(4), axis=1, bitorder="little")
+
+
+def _signed_steps(blocks: Floats, half_range: int) -> tuple[Floats, Bytes]:
+    """Scale so that the value of largest magnitude becomes -half_range; steps counted from there."""
+    at = np.abs(blocks).argmax(axis=1, keepdims=True)
+    scale = np.take_along_axis(blocks, at, axis=1) / np.float32(-half_range)
+    steps = np.trunc(blocks * _inverse(scale) + np.float32(half_range + 0.5))
+    return scale, steps.clip(0, 2 * half_range - 1).astype(np.uint8)
+
+
+def _affine_steps(blocks: Floats, top: int) -> tuple[Floats, Floats, Bytes]:
+    """Scale and minimum so that the block spans steps 0 to `top`."""
+    low = blocks.min(axis=1, keepdims=True)
+    scale = (blocks.max(axis=1, keepdims=True) - low) / np.float32(top)
+    steps = np.trunc((blocks - low) * _inverse(scale) + np.float32(0.5))
+    return scale, low, steps.clip(0, top).astype(np.uint8)
+
+
+def _f32(blocks: Floats) -> Bytes:
+    return blocks.astype("<f4").view(np.uint8)
+
+
+def _bf16(blocks: Floats) -> Bytes:
+    """Round to nearest even; NaN stays NaN."""
+    bits = blocks.view(np.uint32)
+    rounded = (bits + (np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)))) >> np.uint32(16)
+    quiet = bits >> np.uint32(16) | np.uint32(64)
+    return np.where(np.isnan(blocks), quiet, rounded).astype("<u2").view(np.uint8)
+
+
+def _q4_0(blocks: Floats) -> Bytes:
+    scale, q = _signed_steps(blocks, 8)
+    return np.hstack([_half(scale), _nibbles(q)])
+
+
+def _q4_1(blocks: Floats) -> Bytes:
+    scale, low, q = _affine_steps(blocks, 15)
+    return np.hstack([_half(scale), _half(low), _nibbles(q)])
+
+
+def _q5_0(blocks: Floats) -> Bytes:
+    scale, q = _signed_steps(blocks, 16)
+    return np.hstack([_half(scale), _fifth_bits(q), _nibbles(q)])
+
+
+def _q5_1(blocks: Floats) -> Bytes:
+    scale, low, q = _affine_steps(blocks, 31)
+    return np.hstack([_half(scale), _half(low), _fifth_bits(q), _nibbles(q)])
+
+
+def _q8_0(blocks: Floats) -> Bytes:
+    scale = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)
+    exact = blocks * _inverse(scale)
+    magnitude = np.abs(exact)
+    whole = np.floor(magnitude)
+    away_from_zero = np.sign(exact) * (whole + np.floor(2 * (magnitude - whole)))
+    return np.hstack([_half(scale), away_from_zero.astype(np.int8).view(np.uint8)])
+
+
+_ENCODERS: dict[GGMLType, Callable[[Floats], Bytes]] = {
+    GGMLType.F32: _f32,
+    GGMLType.F16: _half,
+    GGMLType.BF16: _bf16,
+    GGMLType.Q4_0: _q4_0,
+    GGMLType.Q4_1: _q4_1,
+    GGMLType.Q5_0: _q5_0,
+    GGMLType.Q5_1: _q5_1,
+    GGMLType.Q8_0: _q8_0,
+}
+QUANTIZABLE = tuple(_ENCODERS)
