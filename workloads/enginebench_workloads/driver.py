@@ -228,8 +228,8 @@ def _user_class(driver: Driver) -> type[User]:
     """A locust user that lives its whole life in one task, then leaves."""
     numbers = iter(range(driver.window.users))
 
-    class StreamingUser(User):  # type: ignore[misc]
-        @task  # type: ignore[untyped-decorator]
+    class StreamingUser(User):
+        @task
         def live(self) -> None:
             if driver.job.load.users is None:
                 driver.dispatch()
@@ -254,6 +254,7 @@ def _drive(driver: Driver) -> None:
     watcher = gevent.spawn(driver.watch)
     cpu_before_s = time.process_time()
     runner.start(users, spawn_rate=users)
+    assert runner.spawning_greenlet is not None
     runner.spawning_greenlet.join()
     runner.user_greenlets.join()
     cpu_s = time.process_time() - cpu_before_s

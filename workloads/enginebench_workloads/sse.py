@@ -2,8 +2,8 @@
 
 Runs after the answer is complete, so its cost is not in the figures. Only chunks that carry
 generated text of any channel (text, content, reasoning, tool calls) count as chunks: role-only,
-empty and usage-only events do not. A chunk is not a token: how many tokens each held is taken from the
-server's usage, per chunk where offered.
+empty and usage-only events do not. A chunk is not a token: how many tokens each held is taken from
+the server's usage, per chunk where offered.
 """
 
 from __future__ import annotations

@@ -108,26 +108,32 @@ def _receive(socket: Socket, into: Exchange) -> None:
     received, tail = 0, b""
     while True:
         data = socket.recv(READ_BYTES)
-        parts.append((now(), data))
+        stamp = now()
+        if not data:
+            _end_of_file(into, stamp)
+            return
+        parts.append((stamp, data))
         received += len(data)
         if into.status is None:
-            _read_head(into, at_end=not data)
-        if not data:
-            into.end_ns, into.keep_alive = parts.pop()[0], False
-            if into.chunked or (into.length is not None):
-                raise HttpError("the server closed the connection in the middle of an answer")
-            return
+            _read_head(into)
         tail = (tail + data)[-TAIL_BYTES:]
         if into.status is not None and _complete(into, received, tail):
-            into.end_ns = parts[-1][0]
+            into.end_ns = stamp
             return
 
 
-def _read_head(into: Exchange, *, at_end: bool) -> None:
+def _end_of_file(into: Exchange, stamp: int) -> None:
+    """The end of an answer that has no other; an error in any other."""
+    into.end_ns, into.keep_alive = stamp, False
+    if into.status is None:
+        raise HttpError("the server closed the connection before it answered")
+    if into.chunked or into.length is not None:
+        raise HttpError("the server closed the connection in the middle of an answer")
+
+
+def _read_head(into: Exchange) -> None:
     head, found, _ = b"".join(data for _, data in into.parts).partition(b"\r\n\r\n")
     if not found:
-        if at_end:
-            raise HttpError("the server closed the connection before it answered")
         return
     status_line, *lines = head.split(b"\r\n")
     try:
@@ -191,8 +197,10 @@ def _decode_chunks(body: list[tuple[int, bytes]]) -> tuple[list[tuple[int, bytes
                     size = int(buffer[start:line_end].partition(b";")[0], 16)
                 except ValueError:
                     raise HttpError(f"bad chunk size {buffer[start:line_end][:40]!r}") from None
-                if size == 0:
-                    return out, buffer.endswith(b"\r\n\r\n")
+                if size == 0:  # the last chunk: trailers, if any, then an empty line
+                    if buffer.find(b"\r\n\r\n", line_end) >= 0:
+                        return out, True
+                    break
                 start, need = line_end + 2, size + 2
             if len(buffer) - start < need:
                 break
