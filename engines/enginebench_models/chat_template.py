@@ -40,7 +40,7 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """The prompt of a conversation; further `variables` (tools, documents ...) reach the template.
+        """The prompt of a conversation; further `variables` (tools ...) reach the template.
 
         Encode it with `add_bos=False, parse_special=True`: a template prints its own BOS.
         """

@@ -38,11 +38,12 @@ class RopeScaling:
         if self.kind == "linear":
             return frequencies / self.factor
         if self.kind == "factors":
-            return frequencies / np.array(self.frequency_factors)
+            return frequencies / np.array(self.frequency_factors, np.float64)
         turns = self.original_context_length * frequencies / (2 * math.pi)
         kept = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
         kept = np.clip(kept, 0, 1)  # 1: short waves stay; 0: long waves are stretched
-        return (1 - kept) * frequencies / self.factor + kept * frequencies
+        blended: NDArray[np.float64] = (1 - kept) * frequencies / self.factor + kept * frequencies
+        return blended
 
 
 @dataclass(frozen=True, slots=True)

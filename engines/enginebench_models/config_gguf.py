@@ -20,7 +20,7 @@ _ROPE_PAIRS: dict[str, Literal["adjacent", "halves"]] = {
 
 
 def config_from_gguf(file: GGUFFile) -> ModelConfig:
-    """Read the shape; ModelError names a key that is missing, odd, or means something unsupported."""
+    """Read the shape; ModelError names a key that is missing, odd, or not supported."""
     architecture = _architecture(file)
     keys = _Keys(file, architecture)
     _refuse_experts(keys)

@@ -1,4 +1,4 @@
-"""Reference dequantizers in plain numpy: blocks of bytes in, float32 out, bit for bit as ggml has it.
+"""Reference dequantizers in plain numpy: blocks in, float32 out, bit for bit as ggml has it.
 
 They are the oracle of the engines' kernels and the way to load quantized weights into an engine
 that computes in floating point. Not meant for computing on quantized weights directly.

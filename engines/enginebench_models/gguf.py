@@ -26,12 +26,20 @@ from enginebench_models.ggml_types import GGMLType
 from enginebench_models.mapped_file import MappedFile
 from enginebench_models.weights import Tensor
 
-__all__ = ["MAGIC", "GGUFFile", "GGUFValue", "read_gguf"]
+__all__ = [
+    "ARRAY_TYPE",
+    "MAGIC",
+    "NUMBER_TYPES",
+    "STRING_TYPE",
+    "GGUFFile",
+    "GGUFValue",
+    "read_gguf",
+]
 
 MAGIC = b"GGUF"
 GGUFValue = bool | int | float | str | list[Any] | NDArray[Any]
 
-_NUMBERS: dict[int, np.dtype[Any]] = {
+NUMBER_TYPES: dict[int, np.dtype[Any]] = {
     0: np.dtype("u1"),
     1: np.dtype("i1"),
     2: np.dtype("<u2"),
@@ -44,7 +52,7 @@ _NUMBERS: dict[int, np.dtype[Any]] = {
     11: np.dtype("<i8"),
     12: np.dtype("<f8"),
 }
-_STRING, _ARRAY = 8, 9
+STRING_TYPE, ARRAY_TYPE = 8, 9
 _MAX_NESTING = 3
 _MAX_DIMENSIONS = 4
 _MAX_NAME_BYTES = 65_535
@@ -165,7 +173,7 @@ class _Cursor:
         return memoryview(self.file.map)[start : self.position]
 
     def number(self, kind: int, what: str) -> Any:
-        dtype = _NUMBERS[kind]
+        dtype = NUMBER_TYPES[kind]
         return np.frombuffer(self.take(dtype.itemsize, what), dtype)[0].item()
 
     def count(self, what: str, smallest: int) -> int:
@@ -191,27 +199,27 @@ class _Cursor:
 
     def value(self, what: str) -> GGUFValue:
         kind = self.number(4, f"{what} type")
-        if kind == _ARRAY:
+        if kind == ARRAY_TYPE:
             return self.array(what, nesting=1)
         return self.scalar(kind, what)
 
     def scalar(self, kind: int, what: str) -> GGUFValue:
-        if kind == _STRING:
+        if kind == STRING_TYPE:
             return self.string(what)
-        if kind in _NUMBERS:
+        if kind in NUMBER_TYPES:
             number: GGUFValue = self.number(kind, what)
             return number
         raise self.error(f"{what} has the unknown value type {kind}")
 
     def array(self, what: str, nesting: int) -> GGUFValue:
         kind = self.number(4, f"{what} element type")
-        if kind == _STRING:
+        if kind == STRING_TYPE:
             return self.strings(self.count(f"{what} length", smallest=8), what)
-        if kind in _NUMBERS:
-            dtype = _NUMBERS[kind]
+        if kind in NUMBER_TYPES:
+            dtype = NUMBER_TYPES[kind]
             count = self.count(f"{what} length", dtype.itemsize)
             return np.frombuffer(self.take(count * dtype.itemsize, what), dtype)
-        if kind == _ARRAY and nesting < _MAX_NESTING:
+        if kind == ARRAY_TYPE and nesting < _MAX_NESTING:
             count = self.count(f"{what} length", smallest=12)
             return [self.array(what, nesting + 1) for _ in range(count)]
         raise self.error(f"{what} has elements of the unknown type {kind}")
@@ -219,7 +227,7 @@ class _Cursor:
     def strings(self, count: int, what: str) -> list[str]:
         """The hot loop of a header: a vocabulary has up to a few hundred thousand strings."""
         buffer, end, position = self.file.map, self.file.size, self.position
-        length_at: Callable[[mmap.mmap, int], tuple[int]] = _U64.unpack_from  # type: ignore[assignment]
+        length_at: Callable[[mmap.mmap, int], tuple[int]] = _U64.unpack_from
         strings: list[str] = []
         append = strings.append
         try:

@@ -1,4 +1,4 @@
-"""Opening a model: from the name that a user types to config, tokenizer, chat template and weights."""
+"""An open model: config, tokenizer, chat template and weights, and the check that they fit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Model:
 
 
 def check_weights(where: str, config: ModelConfig, weights: Weights) -> None:
-    """ModelError unless `weights` has exactly the tensors that a model of this shape computes with."""
+    """ModelError unless `weights` holds exactly the tensors that a model of this shape has."""
     expected = expected_shapes(config)
     missing = [name for name in expected if name not in weights]
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -9,13 +10,14 @@ from enginebench.errors import ModelError
 from enginebench.types import ModelInfo
 from enginebench_models.chat_template import ChatTemplate
 from enginebench_models.config_gguf import config_from_gguf
-from enginebench_models.gguf import GGUFFile, read_gguf
+from enginebench_models.gguf import GGUFValue, read_gguf
 from enginebench_models.model import Model, check_weights
 from enginebench_models.ordinary import ordinary_range
+from enginebench_models.token_table import TokenTable
 from enginebench_models.tokenizer_gguf import read_token_table, tokenizer_from_gguf
 from enginebench_models.weights import Weights
 
-__all__ = ["open_gguf"]
+__all__ = ["chat_template_from_gguf", "open_gguf"]
 
 
 def open_gguf(path: Path, name: str) -> Model:
@@ -26,7 +28,7 @@ def open_gguf(path: Path, name: str) -> Model:
     config = config_from_gguf(file)
     weights = Weights(file.tensors.values())
     check_weights(str(path), config, weights)
-    table = read_token_table(file)
+    table = read_token_table(file.metadata, str(path))
     first, end = ordinary_range(config.vocab_size, len(table.texts), table.special_ids)
     info = ModelInfo(
         name=name,
@@ -41,16 +43,21 @@ def open_gguf(path: Path, name: str) -> Model:
         size_bytes=file.size_bytes,
         precision=weights.main_type.name.lower(),
     )
-    return Model(info, config, weights, _template(file), partial(tokenizer_from_gguf, file))
+    template = chat_template_from_gguf(file.metadata, table)
+    make_tokenizer = partial(tokenizer_from_gguf, file.metadata, str(path))
+    return Model(info, config, weights, template, make_tokenizer)
 
 
-def _template(file: GGUFFile) -> ChatTemplate | None:
-    source = file.metadata.get("tokenizer.chat_template")
+def chat_template_from_gguf(
+    metadata: Mapping[str, GGUFValue], table: TokenTable
+) -> ChatTemplate | None:
+    """The template and the texts of the tokens that it may name; None if the file has none."""
+    source = metadata.get("tokenizer.chat_template")
     if not isinstance(source, str):
         return None
-    texts, tokens = read_token_table(file).texts, {}
+    tokens = {}
     for kind in ("bos", "eos"):
-        id = file.metadata.get(f"tokenizer.ggml.{kind}_token_id")
-        if isinstance(id, int) and 0 <= id < len(texts):
-            tokens[f"{kind}_token"] = texts[id]
+        id = metadata.get(f"tokenizer.ggml.{kind}_token_id")
+        if isinstance(id, int) and 0 <= id < len(table.texts):
+            tokens[f"{kind}_token"] = table.texts[id]
     return ChatTemplate(source, tokens)

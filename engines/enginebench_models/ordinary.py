@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from itertools import pairwise
 
 __all__ = ["ordinary_range"]
 
@@ -15,5 +16,5 @@ def ordinary_range(vocab_size: int, n_tokens: int, special_ids: Set[int]) -> tup
     """
     limit = min(vocab_size, n_tokens)
     edges = [-1, *sorted(id for id in special_ids if 0 <= id < limit), limit]
-    runs = [(left + 1, right) for left, right in zip(edges, edges[1:], strict=False)]
+    runs = [(left + 1, right) for left, right in pairwise(edges)]
     return max(runs, key=lambda run: run[1] - run[0])

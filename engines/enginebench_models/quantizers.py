@@ -50,7 +50,7 @@ def _fifth_bits(q: Bytes) -> Bytes:
 
 
 def _signed_steps(blocks: Floats, half_range: int) -> tuple[Floats, Bytes]:
-    """Scale so that the value of largest magnitude becomes -half_range; steps counted from there."""
+    """Scale so that the value of largest magnitude becomes -half_range; steps from there."""
     at = np.abs(blocks).argmax(axis=1, keepdims=True)
     scale = np.take_along_axis(blocks, at, axis=1) / np.float32(-half_range)
     steps = np.trunc(blocks * _inverse(scale) + np.float32(half_range + 0.5))
