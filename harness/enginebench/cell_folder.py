@@ -1,8 +1,8 @@
 """The folder of one cell: what is in it while the cell runs, and what is left when it is sealed.
 
-While it runs: `cell.json`, `requests.parquet`, `requests.jsonl`, `job.json`, `records.jsonl` and the
-logs. Sealing turns the records into `records.parquet`, adds `telemetry.parquet`, removes what only
-the driver needed, and writes `status.json` last: a cell is sealed if and only if it has one.
+While it runs: `cell.json`, `requests.parquet`, `requests.jsonl`, `job.json`, `records.jsonl` and
+the logs. Sealing turns the records into `records.parquet`, adds `telemetry.parquet`, removes what
+only the driver needed, and writes `status.json` last: a cell is sealed if and only if it has one.
 Knows nothing of Runs, engines or drivers.
 """
 

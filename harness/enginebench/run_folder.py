@@ -1,8 +1,8 @@
 """The Run folder as a whole: `run.json`, `plan.json`, `machine.json`, `versions.json`, `cells/`.
 
-`create` makes one (whole or not at all), `open` finds one; both give a RunFolder, which hands out the
-folders of its cells. `save_run` writes a finished Run from objects at hand. `docs/run-folder.md`
-documents the files. Knows nothing of engines, drivers or reports.
+`create` makes one (whole or not at all), `open` finds one; both give a RunFolder, which hands out
+the folders of its cells. `save_run` writes a finished Run from objects at hand. The files are
+documented in `docs/run-folder.md`. Knows nothing of engines, drivers or reports.
 """
 
 from __future__ import annotations
