@@ -1,0 +1,105 @@
+"""Which cells may be compared: like with like.
+
+A Group holds the cells of one model, hardware, workload (with its options) and kind of load, from one
+kind of machine; inside it, engines differ and the load grows. Closed and open loop never share a
+group. Figures of several repeats of one cell are summed up by their median and range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Group", "Point", "curve", "groups"]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One load level of one engine: the median over `repeats`, and their range."""
+
+    load: float
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Comparable cells. `frame` has one row per cell, as `ResultSet.to_pandas` gives them."""
+
+    model: str
+    hardware: str
+    workload: str
+    options: str
+    loop: Literal["closed", "open"]
+    frame: pd.DataFrame
+
+    @property
+    def load_column(self) -> str:
+        return "users" if self.loop == "closed" else "rate_rps"
+
+    @property
+    def load_title(self) -> str:
+        return "concurrent requests" if self.loop == "closed" else "requests per second offered"
+
+    @property
+    def title(self) -> str:
+        loop = "" if self.loop == "closed" else ", open loop"
+        return f"{self.model} on {self.hardware or 'a remote server'}, {self.workload}{loop}"
+
+    @property
+    def loads(self) -> Sequence[float]:
+        return sorted(float(load) for load in self.frame[self.load_column].unique())
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Engines (with their options) in order of name."""
+        return sorted(self.frame["label"].unique())
+
+    def load_text(self, load: float) -> str:
+        return f"{load:g} concurrent" if self.loop == "closed" else f"{load:g} requests/s"
+
+
+def groups(frame: pd.DataFrame) -> Sequence[Group]:
+    """The groups of a frame, in order of first appearance; none for an empty frame."""
+    if frame.empty:
+        return []
+    options = sorted(name for name in frame.columns if name.startswith("workload."))
+    loops = frame["users"].notna().map({True: "closed", False: "open"})
+    keys = ["model", "hardware", "workload", *options]
+    parts = frame.groupby([*keys, loops], sort=False, dropna=False, observed=True)
+    return [_group(key, options, part) for key, part in parts]
+
+
+def _group(key: Hashable, options: Sequence[str], part: pd.DataFrame) -> Group:
+    assert isinstance(key, tuple)
+    model, hardware, workload, *values, loop = key
+    named = zip(options, values, strict=True)
+    text = ", ".join(
+        f"{name.removeprefix('workload.')} {value}" for name, value in named if value == value
+    )
+    return Group(model, hardware, workload, text, loop, part)
+
+
+def curve(group: Group, label: str, metric: str) -> Sequence[Point]:
+    """One engine's figures by load; loads without any figure are left out."""
+    return list(_points(group, label, metric))
+
+
+def _points(group: Group, label: str, metric: str) -> Iterator[Point]:
+    import numpy as np
+
+    if metric not in group.frame:
+        return
+    rows = group.frame[group.frame["label"] == label]
+    for load, part in rows.groupby(group.load_column, sort=True):
+        values = part[metric].to_numpy(float)
+        values = values[np.isfinite(values)]
+        if len(values):
+            low, high = float(values.min()), float(values.max())
+            yield Point(float(load), float(np.median(values)), low, high, len(values))  # type: ignore[arg-type]

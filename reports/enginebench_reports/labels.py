@@ -1,0 +1,111 @@
+"""Names of lines: written beside their ends where they fit, else in a legend above the axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from enginebench_reports.look import FONT_PT, INK, MUTED, Mark
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Ends", "name_lines", "nothing_to_draw"]
+
+Ends = dict[str, tuple[float, float]]
+LONGEST_BESIDE = 14
+MOST_BESIDE = 6
+LINE_HEIGHT = 0.075
+"""Of the height of the axes."""
+
+
+def name_lines(
+    ax: Axes, ends: Ends, look: Mapping[str, Mark], *, beside: bool = True
+) -> Axes:
+    """Name each line; `ends` are the data points at which lines end."""
+    if beside and len(ends) <= MOST_BESIDE and max(map(len, ends)) <= LONGEST_BESIDE:
+        _write_beside(ax, ends, look)
+    else:
+        _legend(ax, list(ends), look)
+    return ax
+
+
+def nothing_to_draw(ax: Axes, why: str = "no cell has these figures") -> Axes:
+    """Axes that say so instead of lines."""
+    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", color=MUTED, fontsize=FONT_PT)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    return ax
+
+
+def _write_beside(ax: Axes, ends: Ends, look: Mapping[str, Mark]) -> None:
+    to_axes = ax.transData + ax.transAxes.inverted()
+    places = {name: to_axes.transform(end) for name, end in ends.items()}
+    order = sorted(places, key=lambda name: float(places[name][1]))
+    heights = spread([float(places[name][1]) for name in order])
+    for name, height in zip(order, heights, strict=True):
+        ax.annotate(
+            name,
+            (float(places[name][0]), height),
+            (8, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="center",
+            fontsize=FONT_PT + 0.5,
+            fontweight="bold",
+            color=look[name].colour,
+            annotation_clip=False,
+        )
+
+
+def spread(heights: Sequence[float], gap: float = LINE_HEIGHT) -> Sequence[float]:
+    """Rising heights moved apart to at least `gap`, each as little as that needs, together centred."""
+    blocks: list[list[float]] = []
+    for height in heights:
+        blocks.append([height])
+        while len(blocks) > 1 and _bottom(blocks[-1], gap) - _top(blocks[-2], gap) < gap:
+            last = blocks.pop()
+            blocks[-1].extend(last)
+    return [
+        _bottom(block, gap) + place * gap for block in blocks for place in range(len(block))
+    ]
+
+
+def _bottom(block: Sequence[float], gap: float) -> float:
+    return sum(block) / len(block) - (len(block) - 1) * gap / 2
+
+
+def _top(block: Sequence[float], gap: float) -> float:
+    return _bottom(block, gap) + (len(block) - 1) * gap
+
+
+def _legend(ax: Axes, names: Sequence[str], look: Mapping[str, Mark]) -> None:
+    from matplotlib.lines import Line2D
+
+    keys = [
+        Line2D([], [], color=look[name].colour, linestyle=look[name].line, linewidth=2.5)
+        for name in names
+    ]
+    legend = ax.legend(
+        keys,
+        names,
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=2 if max(map(len, names)) <= 26 else 1,
+        frameon=False,
+        fontsize=FONT_PT,
+        labelcolor=INK,
+        borderaxespad=0.1,
+        borderpad=0,
+        handlelength=1.4,
+    )
+    legend.set_in_layout(True)
+    ax.title.set_position((0, 1))
+    ax.set_title(
+        ax.get_title(loc="left"),
+        loc="left",
+        fontsize=FONT_PT + 2,
+        fontweight="bold",
+        color=INK,
+        pad=12 + 13 * -(-len(names) // (2 if max(map(len, names)) <= 26 else 1)),
+    )

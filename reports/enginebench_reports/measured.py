@@ -1,0 +1,111 @@
+"""The measured requests of one cell as flat arrays: what every latency and rate is computed from.
+
+Warm-up records are left out here, once, for all metrics; so are failed requests, which are counted
+but have no latency. Chunks of all requests stand behind one another: request i owns
+`chunk_ns[starts[i] : starts[i] + chunk_counts[i]]`. Nothing here knows a percentile or a window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Floats", "Ints", "Measured"]
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Successful measured requests (n of them), and how many measured requests failed.
+
+    `tokens` is the length of each answer by the best count there is: the server's usage, else the
+    sum over its chunks. Unknown prompt counts are NaN. `first_ns` is where a request that delivered
+    no text has its `end_ns`; mask it with `chunk_counts > 0`.
+    """
+
+    failed: int
+    scheduled_ns: Ints  # (n,)
+    sent_ns: Ints  # (n,)
+    first_ns: Ints  # (n,)
+    end_ns: Ints  # (n,)
+    tokens: Ints  # (n,)
+    first_tokens: Ints  # (n,) tokens in the first chunk
+    prompt_tokens: Floats  # (n,)
+    cached_tokens: Floats  # (n,)
+    chunk_counts: Ints  # (n,)
+    chunk_ns: Ints  # (chunks,)
+    chunk_tokens: Ints  # (chunks,)
+
+    @classmethod
+    def of(cls, records: pa.Table) -> Measured:
+        """From a table with the columns of RequestRecord."""
+        import pyarrow.compute as pc
+
+        measured = records.filter(pc.equal(records["phase"], "measure"))
+        ok = measured.filter(pc.is_null(measured["error"]))
+        counts = _ints(pc.list_value_length(ok["chunk_ns"]))
+        chunk_ns = _ints(pc.list_flatten(ok["chunk_ns"]))
+        chunk_tokens = _ints(pc.list_flatten(ok["chunk_tokens"]))
+        end_ns = _ints(ok["end_ns"])
+        return cls(
+            failed=measured.num_rows - ok.num_rows,
+            scheduled_ns=_ints(ok["scheduled_ns"]),
+            sent_ns=_ints(ok["sent_ns"]),
+            first_ns=_first(chunk_ns, counts, default=end_ns),
+            end_ns=end_ns,
+            tokens=_answer_lengths(ok["completion_tokens"], chunk_tokens, counts),
+            first_tokens=_first(chunk_tokens, counts, default=np.zeros_like(end_ns)),
+            prompt_tokens=_floats(ok["prompt_tokens"]),
+            cached_tokens=_floats(ok["cached_prompt_tokens"]),
+            chunk_counts=counts,
+            chunk_ns=chunk_ns,
+            chunk_tokens=chunk_tokens,
+        )
+
+    def __len__(self) -> int:
+        return len(self.end_ns)
+
+    @property
+    def answered(self) -> npt.NDArray[np.bool_]:
+        """Which requests delivered any text."""
+        return self.chunk_counts > 0
+
+    def chunk_owners(self) -> npt.NDArray[np.int32]:
+        """Which request each chunk belongs to."""
+        return np.repeat(np.arange(len(self), dtype=np.int32), self.chunk_counts)
+
+
+def _first(values: Ints, counts: Ints, *, default: Ints) -> Ints:
+    """The first of each request's `values`; `default` where a request has none."""
+    starts = np.cumsum(counts) - counts
+    has_any = counts > 0
+    first = default.copy()
+    first[has_any] = values[starts[has_any]]
+    return first
+
+
+def _answer_lengths(usage: pa.ChunkedArray, chunk_tokens: Ints, counts: Ints) -> Ints:
+    ends = np.cumsum(counts)
+    running = np.concatenate([np.zeros(1, np.int64), np.cumsum(chunk_tokens)])
+    streamed = running[ends] - running[ends - counts]
+    counted = _floats(usage)
+    return np.where(np.isnan(counted), streamed, np.nan_to_num(counted)).astype(np.int64)
+
+
+def _ints(column: Any) -> Ints:
+    return np.asarray(column.to_numpy(), dtype=np.int64)
+
+
+def _floats(column: pa.ChunkedArray) -> Floats:
+    """Nulls become NaN."""
+    import pyarrow as pa
+
+    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)

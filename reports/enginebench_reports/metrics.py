@@ -1,0 +1,35 @@
+"""The built-in metric: every figure that a cell's raw facts yield, in one pass over its records.
+
+The figures themselves stand in `latency`, `throughput`, `outcome` and `resources`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from enginebench.results import CellResult
+from enginebench.types import MetricInfo
+from enginebench_reports import latency, outcome, resources, throughput
+from enginebench_reports.measured import Measured
+
+__all__ = ["COLUMNS", "serving_figures"]
+
+COLUMNS: Sequence[MetricInfo] = (
+    *throughput.COLUMNS,
+    *latency.COLUMNS,
+    *outcome.COLUMNS,
+    *resources.COLUMNS,
+)
+
+
+def serving_figures(cell: CellResult) -> Mapping[str, float | None]:
+    """All of COLUMNS for one cell."""
+    measured = Measured.of(cell.records)
+    window = throughput.Window.of(cell.status, measured)
+    tokens = throughput.tokens_in(measured, window) if window else 0.0
+    return {
+        **throughput.throughput(measured, window),
+        **latency.latency(measured),
+        **outcome.outcome(measured, cell.status),
+        **resources.resources(cell.telemetry, window, tokens),
+    }

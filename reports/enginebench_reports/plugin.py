@@ -1,0 +1,68 @@
+"""Registers the built-in metrics and report formats. Imports neither numpy, pandas nor matplotlib.
+
+Each format's code is imported when it renders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from enginebench import hookimpl
+from enginebench.results import CellResult, ResultSet
+from enginebench.types import Metric, MetricInfo, Report
+
+__all__ = ["LazyReport", "ServingMetrics", "enginebench_metrics", "enginebench_reports"]
+
+
+class ServingMetrics:
+    """The figures of a serving benchmark; see `enginebench_reports.metrics`."""
+
+    @cached_property
+    def columns(self) -> Sequence[MetricInfo]:
+        from enginebench_reports.metrics import COLUMNS
+
+        return COLUMNS
+
+    def compute(self, cell: CellResult) -> Mapping[str, float | None]:
+        """See `Metric.compute`."""
+        from enginebench_reports.metrics import serving_figures
+
+        return serving_figures(cell)
+
+
+@dataclass
+class LazyReport:
+    """A report whose `render` lives in a module of this package."""
+
+    name: str
+    summary: str
+    module: str
+
+    def render(self, results: ResultSet, folder: Path) -> Sequence[Path]:
+        """See `Report.render`."""
+        module = import_module(f"enginebench_reports.{self.module}")
+        return cast(Sequence[Path], module.render(results, folder))
+
+
+REPORTS: Sequence[Report] = (
+    LazyReport("html", "One self-contained page, light and dark: report.html", "html"),
+    LazyReport("markdown", "A summary for pull requests, with PNG plots: report.md", "markdown"),
+    LazyReport("plots", "Every plot as PNG and SVG: plots/", "figures"),
+    LazyReport("csv", "One row per cell with every metric: cells.csv", "csv_table"),
+    LazyReport("json", "Cells, metrics, flags and definitions: report.json", "json_document"),
+)
+
+
+@hookimpl
+def enginebench_metrics() -> Sequence[Metric]:
+    return [ServingMetrics()]
+
+
+@hookimpl
+def enginebench_reports() -> Sequence[Report]:
+    return REPORTS

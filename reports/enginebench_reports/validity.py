@@ -1,0 +1,185 @@
+"""Whether a cell's figures may be believed, and if not, why not.
+
+A flag is `invalid` (do not quote these figures) or `caution` (read the reason first). What counts as too
+much stands in the constants below; reports print the reasons, never a name alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from enginebench.results import CellResult
+from enginebench_reports.percentiles import printed_from
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Flag", "flags"]
+
+TOLERATED_ERROR_RATE = 0.01
+QUEUE_SHARE_OF_TTFT = 0.05
+QUEUE_FLOOR_S = 0.001
+BUSY_CLIENT_PERCENT = 80.0
+SHORT_WINDOW_SHARE = 1 / 3
+
+Figures = Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One reason to doubt a cell. `name` is stable, for machines; `reason` is for people."""
+
+    level: Literal["invalid", "caution"]
+    name: str
+    reason: str
+
+
+def flags(cell: CellResult, figures: Figures) -> Sequence[Flag]:
+    """The flags of a cell whose metrics are `figures`; invalid ones first."""
+    if cell.status.state == "pending":
+        return [Flag("invalid", "pending", "not run yet: `bench run --resume` goes on with it")]
+    found = [
+        *_failure(cell),
+        *_errors(cell, figures),
+        *_lengths(cell),
+        *_sample_size(figures),
+        *_steadiness(cell, figures),
+        *_client(figures),
+        *_token_counts(cell),
+    ]
+    return sorted(found, key=lambda flag: flag.level == "caution")
+
+
+def _failure(cell: CellResult) -> Iterator[Flag]:
+    if cell.status.state == "failed":
+        yield Flag("invalid", "failed", cell.status.error or "failed without saying why")
+
+
+def _errors(cell: CellResult, figures: Figures) -> Iterator[Flag]:
+    ok, failed = figures.get("requests_ok") or 0, figures.get("requests_failed") or 0
+    if ok == 0 and failed == 0:
+        if cell.status.state == "ok":
+            yield Flag("invalid", "empty", "no measured request was made")
+        return
+    if failed:
+        level: Literal["invalid", "caution"] = (
+            "invalid" if failed / (ok + failed) > TOLERATED_ERROR_RATE else "caution"
+        )
+        total = int(ok + failed)
+        yield Flag(level, "errors", f"{int(failed)} of {total} requests failed: {_errors_seen(cell)}")
+
+
+def _errors_seen(cell: CellResult) -> str:
+    """The commonest error, shortened, and how many other kinds there were."""
+    column = _measured(cell.records)["error"].drop_null().to_pylist()
+    kinds = Counter(" ".join(str(error).split())[:160] for error in column)
+    (commonest, _), *others = kinds.most_common()
+    return f"{commonest}{f' (and {len(others)} other kinds)' if others else ''}"
+
+
+def _lengths(cell: CellResult) -> Iterator[Flag]:
+    """Where the plan fixes an answer's length (`ignore_eos`), it must be just that long."""
+    import pyarrow.compute as pc
+
+    measured = _measured(cell.records)
+    ok = measured.filter(pc.is_null(measured["error"]))
+    if ok.num_rows == 0 or cell.requests.num_rows == 0:
+        return
+    fixed = cell.requests.filter(pc.match_substring(cell.requests["body"], '"ignore_eos":true'))
+    planned = fixed.select(["index", "max_tokens"]).rename_columns(["request_index", "max_tokens"])
+    both = ok.select(["request_index", "completion_tokens", "finish_reason"]).join(
+        planned, "request_index", join_type="inner"
+    )
+    wrong = pc.fill_null(pc.not_equal(both["completion_tokens"], both["max_tokens"]), False)
+    if count := pc.sum(wrong).as_py():
+        got, due = (both.filter(wrong)[name][0] for name in ("completion_tokens", "max_tokens"))
+        yield Flag(
+            "invalid",
+            "lengths_differ",
+            f"{count} of {ok.num_rows} answers are not as long as planned (one has {got} tokens "
+            f"instead of {due}): the engine stopped early or ignored ignore_eos",
+        )
+    odd = set(both["finish_reason"].drop_null().unique().to_pylist()) - {"length"}
+    if odd and not count:
+        yield Flag(
+            "invalid",
+            "finish_reasons_differ",
+            f"answers ended by {', '.join(sorted(odd))} where the plan says by length",
+        )
+
+
+def _sample_size(figures: Figures) -> Iterator[Flag]:
+    ok, enough = int(figures.get("requests_ok") or 0), printed_from(90)
+    if 0 < ok < enough:
+        yield Flag(
+            "caution",
+            "few_requests",
+            f"only {ok} measured request{'s' * (ok != 1)}: a p90 needs {enough}, a p99 "
+            f"{printed_from(99)}",
+        )
+
+
+def _steadiness(cell: CellResult, figures: Figures) -> Iterator[Flag]:
+    window_s = figures.get("window_s")
+    if window_s is None or not figures.get("requests_ok"):
+        return
+    if not figures.get("window_is_steady"):
+        yield Flag(
+            "caution",
+            "not_steady",
+            "all users were never busy at once: rates are over the whole span of the requests",
+        )
+        return
+    span_s = _span_s(cell)
+    if window_s < span_s * SHORT_WINDOW_SHARE:
+        yield Flag(
+            "caution",
+            "short_window",
+            f"the steady state lasted {window_s:.1f} s of {span_s:.1f} s: give the cell more requests",
+        )
+
+
+def _client(figures: Figures) -> Iterator[Flag]:
+    delay = figures.get("client_queue_s_p99") or figures.get("client_queue_s_max")
+    ttft = figures.get("ttft_s_p50")
+    if delay and ttft and delay > max(QUEUE_FLOOR_S, QUEUE_SHARE_OF_TTFT * ttft):
+        yield Flag(
+            "caution",
+            "client_queueing",
+            f"requests were sent up to {delay * 1e3:.1f} ms late by the client itself: compare "
+            "TTFT from send",
+        )
+    busy = figures.get("client_cpu_percent")
+    if busy and busy > BUSY_CLIENT_PERCENT:
+        yield Flag(
+            "caution",
+            "busy_client",
+            f"the load driver used {busy:.0f}% of a core and may have been the bottleneck",
+        )
+
+
+def _token_counts(cell: CellResult) -> Iterator[Flag]:
+    sources = set(_measured(cell.records)["token_count_source"].unique().to_pylist())
+    if "chunks" in sources:
+        yield Flag(
+            "caution",
+            "tokens_are_chunks",
+            "the server gave no token counts, so each chunk was counted as one token",
+        )
+
+
+def _span_s(cell: CellResult) -> float:
+    import pyarrow.compute as pc
+
+    measured = _measured(cell.records)
+    start, end = pc.min(measured["sent_ns"]).as_py(), pc.max(measured["end_ns"]).as_py()
+    return float(end - start) * 1e-9
+
+
+def _measured(records: pa.Table) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return records.filter(pc.equal(records["phase"], "measure"))
