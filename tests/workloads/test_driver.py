@@ -1,0 +1,220 @@
+"""The driver as a process, against a small server whose timing is known."""
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from enginebench.drive import DriveDone, DriveEvent, DriveJob, DriveProgress
+from enginebench.types import Budget, Load, Request, RequestRecord
+
+FIRST_S, GAP_S, TOKENS = 0.05, 0.02, 5
+BODY = {"temperature": 0.0, "ignore_eos": True}
+
+
+class Server(ThreadingHTTPServer):
+    """Streams TOKENS tokens; counts requests; does what `mode` says."""
+
+    daemon_threads = True
+    mode = "good"
+    answered = 0
+    bodies: list[dict[str, object]]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.bodies.append(body)
+        if self.server.mode == "strict" and "ignore_eos" in body:
+            return self.refuse(400, "unknown field 'ignore_eos'")
+        if self.server.mode == "overloaded":
+            return self.refuse(503, "queue is full")
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.stream(body["max_tokens"])
+        return None
+
+    def refuse(self, status: int, message: str) -> None:
+        payload = json.dumps({"error": {"message": message}}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def stream(self, count: int) -> None:
+        time.sleep(FIRST_S)
+        for i in range(count):
+            if self.server.mode == "dying" and i == 2:
+                self.close_connection = True
+                return
+            if self.server.mode == "hung" and i == 1:
+                time.sleep(30)
+            finish = "length" if i == count - 1 else None
+            usage = {"prompt_tokens": 3, "completion_tokens": i + 1}
+            self.event({"choices": [{"text": "a", "finish_reason": finish}], "usage": usage})
+            time.sleep(GAP_S)
+        self.chunk(b"data: [DONE]\n\n")
+        self.chunk(b"")
+        self.server.answered += 1
+
+    def event(self, event: object) -> None:
+        self.chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+
+    def chunk(self, payload: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(payload), payload))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server(("127.0.0.1", 0), Handler)
+    made.bodies = []
+    thread = threading.Thread(target=made.serve_forever, args=(0.02,))
+    thread.start()
+    yield made
+    made.shutdown()
+    made.server_close()
+    thread.join()
+
+
+def start(
+    folder: Path, server: Server, load: Load, budget: Budget, *, count: int = 50, **job: float
+) -> subprocess.Popen[bytes]:
+    gap = None if load.rate_rps is None else 1 / load.rate_rps
+    warm = budget.warmup_requests
+    due = [None if gap is None or i < warm else (i - warm) * gap for i in range(count)]
+    requests = [Request(i, (1, 2, i), TOKENS, due[i], BODY) for i in range(count)]
+    lines = b"\n".join(msgspec.json.encode(request) for request in requests)
+    (folder / "requests.jsonl").write_bytes(lines + b"\n")
+    spec = DriveJob(
+        base_url=f"http://127.0.0.1:{server.server_address[1]}",
+        model_name="m",
+        load=load,
+        budget=budget,
+        requests_path=str(folder / "requests.jsonl"),
+        records_path=str(folder / "records.jsonl"),
+        **job,
+    )
+    (folder / "job.json").write_bytes(msgspec.json.encode(spec))
+    command = [sys.executable, "-m", "enginebench_workloads.driver", str(folder / "job.json")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[bytes]) -> list[DriveEvent]:
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err.decode()
+    return [msgspec.json.decode(line, type=DriveEvent) for line in out.splitlines()]
+
+
+def records(folder: Path) -> list[RequestRecord]:
+    lines = (folder / "records.jsonl").read_bytes().splitlines()
+    return [msgspec.json.decode(line, type=RequestRecord) for line in lines]
+
+
+def test_a_closed_loop_keeps_all_users_busy_and_stamps_the_truth(
+    tmp_path: Path, server: Server
+) -> None:
+    budget = Budget(requests=8, warmup_requests=2)
+    *progress, done = finish(start(tmp_path, server, Load(users=3), budget))
+    made = records(tmp_path)
+    measured = [record for record in made if record.phase == "measure"]
+    assert [record.phase for record in made].count("warmup") == 2
+    assert sorted(record.request_index for record in measured) == list(range(2, 10))
+    assert {record.user for record in measured} == {0, 1, 2}
+    for record in made:
+        assert record.error is None and record.finish_reason == "length"
+        assert record.chunk_tokens == (1,) * TOKENS
+        assert record.token_count_source == "chunk_usage"
+        assert (record.prompt_tokens, record.completion_tokens) == (3, TOKENS)
+        assert record.chunk_ns[0] - record.sent_ns >= FIRST_S * 1e9
+        assert record.end_ns - record.chunk_ns[0] >= GAP_S * 1e9 * (TOKENS - 1)
+    assert isinstance(done, DriveDone) and done.measure_start_ns and done.measure_end_ns
+    assert done.measure_start_ns < done.measure_end_ns <= max(r.end_ns for r in measured) + 5e7
+    assert done.client_cpu_s > 0
+    last = progress[-1]
+    assert isinstance(last, DriveProgress) and (last.requests, last.errors) == (10, 0)
+
+
+def test_a_duration_ends_the_cell_and_requests_under_way_are_finished(
+    tmp_path: Path, server: Server
+) -> None:
+    budget = Budget(duration_s=0.4, warmup_requests=0)
+    finish(start(tmp_path, server, Load(users=2), budget))
+    made = records(tmp_path)
+    assert 4 <= len(made) <= 10
+    assert all(record.error is None for record in made)
+
+
+def test_an_open_loop_sends_on_schedule_whatever_the_server_does(
+    tmp_path: Path, server: Server
+) -> None:
+    budget = Budget(requests=10, warmup_requests=1)
+    finish(start(tmp_path, server, Load(rate_rps=40.0), budget))
+    made = sorted(
+        (r for r in records(tmp_path) if r.phase == "measure"), key=lambda r: r.request_index
+    )
+    gaps = [(b.scheduled_ns - a.scheduled_ns) / 1e9 for a, b in itertools.pairwise(made)]
+    assert gaps == pytest.approx([0.025] * 9, abs=1e-6)
+    assert all(record.sent_ns >= record.scheduled_ns for record in made)
+
+
+def test_extensions_that_a_server_refuses_are_left_out(tmp_path: Path, server: Server) -> None:
+    server.mode = "strict"
+    process = start(tmp_path, server, Load(users=1), Budget(requests=1, warmup_requests=0))
+    _, err = process.communicate(timeout=60)
+    assert b"ignore_eos" in err
+    assert "ignore_eos" not in server.bodies[-1]
+    assert records(tmp_path)[0].error is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [("overloaded", "HTTP 503: queue is full"), ("dying", "HttpError"), ("hung", "within 0.5 s")],
+)
+def test_a_failed_request_is_a_record_with_what_came_before(
+    tmp_path: Path, server: Server, mode: str, words: str
+) -> None:
+    server.mode = mode
+    budget = Budget(requests=2, warmup_requests=0)
+    finish(start(tmp_path, server, Load(users=2), budget, request_timeout_s=0.5))
+    made = records(tmp_path)
+    assert len(made) == 2
+    for record in made:
+        assert record.error is not None and words in record.error
+        assert len(record.chunk_ns) == {"overloaded": 0, "dying": 2, "hung": 1}[mode]
+
+
+def test_a_server_that_refuses_connections_is_an_error_in_every_record(
+    tmp_path: Path, server: Server
+) -> None:
+    server.server_close()
+    finish(start(tmp_path, server, Load(users=1), Budget(requests=2, warmup_requests=1)))
+    made = records(tmp_path)
+    assert len(made) == 3 and all("refused" in (record.error or "") for record in made)
+
+
+def test_sigterm_stops_sending_and_keeps_what_there_is(tmp_path: Path, server: Server) -> None:
+    process = start(tmp_path, server, Load(users=2), Budget(duration_s=60, warmup_requests=0))
+    while server.answered < 4:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    events = finish(process)
+    assert isinstance(events[-1], DriveDone)
+    made = records(tmp_path)
+    assert sum(record.error is None for record in made) >= 3
+    assert {record.error for record in made} <= {None, "stopped by the harness"}
