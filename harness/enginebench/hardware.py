@@ -22,7 +22,7 @@ __all__ = ["Capacity", "default_hardware", "parse_hardware", "this_capacity"]
 
 _SYNTAX = "write cpu, cpu:2, cuda:0, cuda:0,1 or cuda:0+cpu:8"
 _NEXT_ENTRY = re.compile(r",(?!\s*\d)")
-_PART = re.compile(r"(?P<kind>cpu|cuda)(?::(?P<numbers>\d+(?:\s*,\s*\d+)*))?")
+_PART = re.compile(r"(?P<kind>cpu|cuda)(?::(?P<numbers>[0-9]{1,9}(?:\s*,\s*[0-9]{1,9})*))?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from enginebench.errors import UnknownNameError, UsageError
-from enginebench.settings import Setting, parse_setting
+from enginebench.settings import Setting, parse_setting, truth
 
 __all__ = [
     "ALL",
@@ -56,6 +56,7 @@ class PlanOptions:
     warmup_requests: int
     repeats: int
     seed: int
+    reuse_servers: bool
     name: str | None
 
 
@@ -72,6 +73,7 @@ OPTION_KEYS = (
     "warmup",
     "repeats",
     "seed",
+    "reuse_servers",
     "set",
     "name",
     "url",
@@ -119,6 +121,7 @@ def parse_options(raw: RawOptions) -> PlanOptions:
         warmup_requests=read.one("warmup", _count, 1),
         repeats=read.one("repeats", _positive, 1),
         seed=read.one("seed", _count, 0),
+        reuse_servers=read.one("reuse_servers", _truth, False),
         name=read.one("name", _file_name, None),
     )
 
@@ -178,6 +181,13 @@ def _count(text: str) -> int:
     if not _DIGITS.fullmatch(text):
         raise ValueError("must be a whole number from 0 up")
     return int(text)
+
+
+def _truth(text: str) -> bool:
+    value = truth(text)
+    if value is None:
+        raise ValueError("must be true or false")
+    return value
 
 
 def _seconds(text: str) -> float:

@@ -2,7 +2,8 @@
 
 The order is repeat, model, hardware, workload, load, engine: engines that are compared run next to
 each other, and turn about from one repeat to the next (ABBA), so that a machine that gets slower
-with time does so for all of them. Nothing is started or written here; what cannot run is found now
+with time does so for all of them. Servers are reused over loads only, so with `reuse_servers` the
+engine comes before the load. Nothing is started or written here; what cannot run is found now
 or, at the latest, when the engine's process says so.
 """
 
@@ -15,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
+from typing import TypeVar
 
 from enginebench import plugins
 from enginebench.errors import UnknownNameError, UsageError
@@ -36,6 +38,9 @@ from enginebench.types import (
 )
 
 __all__ = ["DEFAULT_MODEL", "LeftOut", "Planned", "build_plan", "why_not"]
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 DEFAULT_MODEL = "smollm2-135m"
 REMOTE_MODEL = "remote"
@@ -198,22 +203,29 @@ def _raise_if_named(options: PlanOptions, left_out: Sequence[LeftOut]) -> None:
 
 def _cells(options: PlanOptions, axes: _Axes, refused: set[tuple[str, str]]) -> Iterator[Cell]:
     budget = Budget(options.requests, options.duration_s, options.warmup_requests)
-    groups = itertools.product(
-        range(options.repeats), axes.models, axes.hardware, axes.workloads, axes.loads
-    )
+    drives = list(itertools.product(axes.workloads, axes.loads))
     index = 0
-    for repeat, model, hardware, workload, load in groups:
-        seed = _cell_seed(options.seed, model, hardware, workload, load, repeat)
+    for repeat, model, hardware in itertools.product(
+        range(options.repeats), axes.models, axes.hardware
+    ):
         specs = [
             EngineSpec(engine, model, hardware, variant)
             for engine in axes.engines
             if (engine, _where(model, hardware)) not in refused
             for variant in axes.variants[engine]
         ]
-        for spec in specs if repeat % 2 == 0 else reversed(specs):
+        turned = specs if repeat % 2 == 0 else specs[::-1]
+        for spec, (workload, load) in _pairs(turned, drives, options.reuse_servers):
+            seed = _cell_seed(options.seed, model, hardware, workload, load, repeat)
             cell_id = _cell_id(index, spec, load, repeat)
             yield Cell(index, spec, workload, load, budget, repeat, seed, cell_id)
             index += 1
+
+
+def _pairs(specs: Sequence[A], drives: Sequence[B], specs_first: bool) -> Iterator[tuple[A, B]]:
+    if specs_first:
+        return itertools.product(specs, drives)
+    return ((spec, drive) for drive, spec in itertools.product(drives, specs))
 
 
 def _cell_seed(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enginebench.errors import UnknownNameError, UsageError
 from enginebench.types import Option, OptionValue
 
-__all__ = ["Setting", "combinations", "parse_setting", "typed_value"]
+__all__ = ["Setting", "combinations", "parse_setting", "truth", "typed_value"]
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True}
 _BOOLEANS |= {"false": False, "no": False, "off": False, "0": False}
@@ -57,6 +57,11 @@ def typed_value(target: str, option: Option, text: str) -> OptionValue:
     if option.choices and value not in option.choices:
         raise UnknownNameError(f"value for {target}.{option.name}", text, map(str, option.choices))
     return value
+
+
+def truth(text: str) -> bool | None:
+    """What `text` says of a switch; None if it is neither on nor off."""
+    return _BOOLEANS.get(text.lower())
 
 
 def combinations(
@@ -101,9 +106,9 @@ def _convert(option: Option, text: str) -> OptionValue | None:
     if option.type is str:
         return text
     if option.type is bool:
-        return _BOOLEANS.get(text.lower())
+        return truth(text)
     try:
         value = option.type(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None  # type: ignore[arg-type]
+    return value if not isinstance(value, float) or math.isfinite(value) else None

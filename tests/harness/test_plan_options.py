@@ -1,0 +1,174 @@
+"""Options from the command line and from plan.toml: the same texts, the same rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enginebench.errors import UnknownNameError, UsageError
+from enginebench.options import OPTION_KEYS, merge_options, parse_options
+from enginebench.plan_file import read_plan_file
+from enginebench.settings import Setting
+
+PLAN = """
+engines = ["paged", "quant"]
+model = "smollm2-135m,synthetic:tiny"
+hardware = ["cpu:1", "cpu:2"]
+concurrency = [1, 4]
+workload = "fixed"
+requests = 20
+duration = 2.5
+input_tokens = [128, 512]
+output_tokens = 32
+warmup = 0
+repeats = 3
+seed = 7
+name = "blocks"
+reuse_servers = true
+url = "http://127.0.0.1:8000"
+
+[set.paged]
+block_size = [16, 32]
+prefix_cache = false
+path = "a,b"
+"""
+
+
+def test_defaults() -> None:
+    options = parse_options({})
+    assert options.engines == ("all",)
+    assert options.concurrency == (1, 16)
+    assert options.workload == "fixed"
+    assert (options.requests, options.duration_s) == (None, 10.0)
+    assert (options.repeats, options.seed, options.warmup_requests) == (1, 0, 1)
+
+
+def test_file_and_command_line_say_the_same(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN)
+    typed = {
+        "engines": ["paged,quant"],
+        "model": ["smollm2-135m", "synthetic:tiny"],
+        "hardware": ["cpu:1,cpu:2"],
+        "concurrency": ["1,4"],
+        "workload": ["fixed"],
+        "requests": ["20"],
+        "duration": ["2.5"],
+        "input_tokens": ["128,512"],
+        "output_tokens": ["32"],
+        "warmup": ["0"],
+        "repeats": ["3"],
+        "seed": ["7"],
+        "name": ["blocks"],
+        "reuse_servers": ["true"],
+        "url": ["http://127.0.0.1:8000"],
+        "set": ["paged.block_size=16,32", "paged.prefix_cache=false", r"paged.path=a\,b"],
+    }
+    assert set(typed) == set(OPTION_KEYS)
+    assert parse_options(read_plan_file(tmp_path / "plan.toml")) == parse_options(typed)
+
+
+def test_command_line_wins_over_the_file_option_by_option() -> None:
+    file = {"repeats": ["3"], "seed": ["7"], "set": ["a.x=1", "a.y=2"]}
+    merged = parse_options(merge_options(file, {"seed": ["8"], "set": ["a.x=5"]}))
+    assert (merged.repeats, merged.seed) == (3, 8)
+    assert merged.settings == (Setting("a", "x", ("5",)), Setting("a", "y", ("2",)))
+
+
+def test_requests_without_duration_has_no_time_limit() -> None:
+    options = parse_options({"requests": ["5"]})
+    assert (options.requests, options.duration_s) == (5, None)
+
+
+def test_a_url_alone_measures_that_server() -> None:
+    options = parse_options({"url": ["http://host"]})
+    assert options.engines == ("url",)
+    assert options.settings == (Setting("url", "url", ("http://host",)),)
+    assert parse_options({"url": ["http://host"], "engines": ["all"]}).engines == ("all",)
+
+
+def test_lengths_are_options_of_the_workload() -> None:
+    options = parse_options({"input_tokens": ["8,16"], "workload": ["chat"]})
+    assert options.settings == (Setting("chat", "input_tokens", ("8", "16")),)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"concurrency": ["0"]}, r"--concurrency '0': must be a whole number from 1 up"),
+        ({"concurrency": ["many"]}, r"--concurrency 'many': must be a whole number"),
+        ({"concurrency": ["1,,2"]}, r"--concurrency '': must be"),
+        ({"concurrency": ["1,16,1"]}, r"names 1 twice"),
+        ({"concurrency": ["-1"]}, r"--concurrency '-1'"),
+        ({"engines": ["all,paged"]}, r"all stands alone"),
+        ({"engines": [""]}, r"--engines '': a name is missing"),
+        ({"requests": ["1.5"]}, r"--requests '1.5'"),
+        ({"duration": ["0"]}, r"--duration '0': must be a number of seconds above 0"),
+        ({"duration": ["nan"]}, r"--duration 'nan'"),
+        ({"duration": ["inf"]}, r"--duration 'inf'"),
+        ({"repeats": ["0"]}, r"--repeats '0'"),
+        ({"seed": ["x"]}, r"--seed 'x'"),
+        ({"name": ["../up"]}, r"--name '../up': must be letters"),
+        ({"workload": ["a", "b"]}, r"takes one value, not 2: a, b"),
+        ({"set": ["paged.x"]}, r"write ENGINE.OPTION=VALUE"),
+        ({"set": ["paged.x=1", "paged.x=2"]}, r"paged.x is set twice, to 1 and 2"),
+        ({"input_tokens": ["8"], "set": ["fixed.input_tokens=9"]}, r"set twice"),
+        ({"reuse_servers": ["perhaps"]}, r"--reuse-servers 'perhaps': must be true or false"),
+    ],
+)
+def test_bad_values_name_the_option(raw: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_options(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("concurency = 1", "did you mean concurrency"),
+        ("concurrency = ", "not valid TOML"),
+        ("[concurrency]\nx = 1", r"concurrency = \{'x': 1\}: must be a text, a number"),
+        ("seed = 2026-01-01", "must be a text, a number"),
+        ("set = 5", "write ENGINE.OPTION=VALUE"),
+    ],
+)
+def test_a_bad_plan_file_names_file_and_key(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        parse_options(read_plan_file(path))
+
+
+def test_unreadable_plan_files(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read the plan .*No such file"):
+        read_plan_file(tmp_path / "none.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        read_plan_file(tmp_path / "bytes.toml")
+
+
+def test_quoted_keys_in_the_set_table(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text('[set]\n"paged.block_size" = [16, 32]\n')
+    options = parse_options(read_plan_file(tmp_path / "plan.toml"))
+    assert options.settings == (Setting("paged", "block_size", ("16", "32")),)
+
+
+def test_unknown_key_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean engines"):
+        parse_options({"engine": ["paged"]})
+
+
+@given(st.lists(st.integers(1, 10**9), min_size=1, unique=True))
+def test_number_lists_are_read_as_written(numbers: list[int]) -> None:
+    assert parse_options({"concurrency": [",".join(map(str, numbers))]}).concurrency == tuple(
+        numbers
+    )
+
+
+@given(st.sampled_from(OPTION_KEYS), st.text(max_size=30))
+def test_any_text_is_read_or_refused_as_a_user_error(key: str, text: str) -> None:
+    try:
+        parse_options({key: [text]})
+    except UsageError as error:
+        assert str(error)
