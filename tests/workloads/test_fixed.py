@@ -16,7 +16,14 @@ from enginebench.types import (
 )
 from enginebench_workloads.fixed import FixedWorkload
 
-MODEL = ModelInfo("m", "gguf", vocab_size=1000, first_ordinary_token=10, context_length=512)
+MODEL = ModelInfo(
+    "m",
+    "gguf",
+    vocab_size=1000,
+    first_ordinary_token=10,
+    ordinary_token_end=990,
+    context_length=512,
+)
 
 
 def cell(seed: int = 1, load: Load = Load(users=4), **options: OptionValue) -> Cell:  # noqa: B008
@@ -38,7 +45,7 @@ def test_prompts_have_the_exact_length_and_only_ordinary_tokens() -> None:
     assert [request.index for request in made] == list(range(22))
     for request in made:
         assert isinstance(request.prompt, tuple) and len(request.prompt) == 33
-        assert all(isinstance(i, int) and 10 <= i < 1000 for i in request.prompt)
+        assert all(isinstance(i, int) and 10 <= i < 990 for i in request.prompt)
         assert request.max_tokens == 7 and request.scheduled_s is None
         assert request.body == {"temperature": 0.0, "ignore_eos": True}
 

@@ -106,7 +106,8 @@ def _prompts(
         return (_chat(text_prompt(rng, length)) for _ in range(count))
     if options["prompt"] == "text" or model.vocab_size is None:
         return (text_prompt(rng, length) for _ in range(count))
-    return token_prompts(rng, count, length, model.first_ordinary_token, model.vocab_size)
+    high = model.ordinary_token_end or model.vocab_size
+    return token_prompts(rng, count, length, model.first_ordinary_token, high)
 
 
 def _chat(text: str) -> tuple[Message, ...]:
