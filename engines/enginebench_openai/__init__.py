@@ -1,0 +1,32 @@
+"""An OpenAI-compatible server over any `TokenEngine`, and the `echo` engine.
+
+`protocol.py` says what an engine must be; `serve_main` is the whole `main()` of an engine's own
+server process; `server_launch` writes the command line that starts it. Importing this package is
+cheap: the web server is imported by `serve_main` itself.
+"""
+
+from __future__ import annotations
+
+from enginebench_openai.launch import server_launch
+from enginebench_openai.protocol import (
+    EngineStats,
+    FinishReason,
+    GenerationRequest,
+    SamplingParams,
+    TimedEngine,
+    TokenEngine,
+    TokenOutput,
+)
+from enginebench_openai.server import serve_main
+
+__all__ = [
+    "EngineStats",
+    "FinishReason",
+    "GenerationRequest",
+    "SamplingParams",
+    "TimedEngine",
+    "TokenEngine",
+    "TokenOutput",
+    "serve_main",
+    "server_launch",
+]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 __all__ = [
     "EngineStats",
     "FinishReason",
     "GenerationRequest",
     "SamplingParams",
+    "TimedEngine",
     "TokenEngine",
     "TokenOutput",
 ]
@@ -27,9 +28,9 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 class SamplingParams:
     """How the next token is chosen. `temperature` 0 is greedy and ignores the filters.
 
-    Order: penalties, temperature, top-k, top-p, min-p (each off at its default). `repetition_penalty` is
-    that of CTRL (arXiv 1909.05858), `presence_penalty` and `frequency_penalty` are OpenAI's.
-    `seed` None draws a fresh one.
+    Order: penalties, temperature, top-k, top-p, min-p (each off at its default).
+    `repetition_penalty` is that of CTRL (arXiv 1909.05858), `presence_penalty` and
+    `frequency_penalty` are OpenAI's. `seed` None draws a fresh one.
     """
 
     temperature: float = 1.0
@@ -114,4 +115,18 @@ class TokenEngine(Protocol):
 
     def close(self) -> None:
         """Free everything; called once, last."""
+        ...
+
+
+@runtime_checkable
+class TimedEngine(TokenEngine, Protocol):
+    """An engine whose next work is due at a known time, not now: `echo`.
+
+    The server waits that long for new requests before it calls `step`, so that a request which
+    arrives meanwhile is added at once. Engines that always have something to compute need no such
+    thing.
+    """
+
+    def due_in_s(self) -> float:
+        """Seconds until `step` has something to do; asked only while `has_work()`."""
         ...

@@ -1,0 +1,151 @@
+"""The engine's own thread: steps it, feeds it requests, and hands on what each step gave.
+
+Commands go in through a queue, events come out through one `post` call per step, never per token.
+Commands and events are plain data, so that the same traffic can later cross a process border. The
+thread knows nothing of HTTP, text or asyncio.
+
+An engine that raises is finished: its traceback is logged, `Died` is posted, the thread ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from enginebench.errors import BenchError
+from enginebench_openai.protocol import (
+    EngineStats,
+    GenerationRequest,
+    TimedEngine,
+    TokenEngine,
+    TokenOutput,
+)
+
+__all__ = ["Died", "EngineThread", "Event", "Refused", "Started", "Stepped"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The engine is built; requests may come."""
+
+    context_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """What one step gave."""
+
+    outputs: Sequence[TokenOutput]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The engine can never serve this request."""
+
+    request_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The engine raised while it was built or stepped; nothing follows."""
+
+    error: BaseException
+
+
+Event = Started | Stepped | Refused | Died
+
+
+@dataclass(frozen=True, slots=True)
+class _Abort:
+    request_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+class EngineThread:
+    """Runs one engine. `post` is called from the engine's thread and must not block."""
+
+    def __init__(self, build: Callable[[], TokenEngine], post: Callable[[Event], None]) -> None:
+        self._build, self._post = build, post
+        self._commands: queue.SimpleQueue[GenerationRequest | _Abort | _Stop] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.stats: EngineStats | None = None  # as of the last step; replaced, never changed
+
+    def start(self) -> None:
+        """Build the engine and begin; `Started` or `Died` tells how it went."""
+        self._thread.start()
+
+    def add(self, requests: Iterable[GenerationRequest]) -> None:
+        """Queue requests, from any thread."""
+        for request in requests:
+            self._commands.put(request)
+
+    def abort(self, request_ids: Iterable[str]) -> None:
+        """Forget requests before the next step begins, from any thread."""
+        self._commands.put(_Abort(tuple(request_ids)))
+
+    def stop(self, timeout_s: float) -> bool:
+        """Close the engine after the step it is in; False if that took longer than allowed."""
+        self._commands.put(_Stop())
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            with closing(self._build()) as engine:
+                self._post(Started(engine.context_length))
+                self._serve(engine)
+        except BenchError as error:  # says what to do by itself
+            self._post(Died(error))
+        except BaseException as error:
+            logger.exception("the engine failed")
+            self._post(Died(error))
+
+    def _serve(self, engine: TokenEngine) -> None:
+        timed = engine if isinstance(engine, TimedEngine) else None
+        while True:
+            wait_s: float | None = None
+            if engine.has_work():
+                wait_s = timed.due_in_s() if timed else 0.0
+            for command in self._take(wait_s):
+                if isinstance(command, _Stop):
+                    return
+                self._obey(engine, command)
+            if engine.has_work():
+                outputs = engine.step()
+                self.stats = engine.stats()
+                if outputs:
+                    self._post(Stepped(outputs))
+            else:
+                self.stats = engine.stats()
+
+    def _take(self, wait_s: float | None) -> Iterator[GenerationRequest | _Abort | _Stop]:
+        """All commands there are; waits for the first as long as told (None: for ever)."""
+        commands = self._commands
+        if commands.empty() and (wait_s is None or wait_s > 0):
+            try:
+                yield commands.get(timeout=wait_s)
+            except queue.Empty:
+                return
+        while not commands.empty():
+            yield commands.get()
+
+    def _obey(self, engine: TokenEngine, command: GenerationRequest | _Abort) -> None:
+        if isinstance(command, _Abort):
+            for request_id in command.request_ids:
+                engine.abort(request_id)
+            return
+        try:
+            engine.add(command)
+        except ValueError as error:
+            self._post(Refused(command.request_id, str(error)))

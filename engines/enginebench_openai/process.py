@@ -1,0 +1,158 @@
+"""The running server: uvicorn, the engine's thread and the front, and how all of it ends.
+
+SIGTERM, SIGINT -> no new connections -> drain -> engine closed -> 0
+a second signal -> requests in flight end with an error at once
+engine died     -> requests in flight end with an error, /health 503 -> 1
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+import uvloop
+
+from enginebench.errors import BenchError
+from enginebench_openai.app import build_app
+from enginebench_openai.front import Front
+from enginebench_openai.loop import EngineThread, Event
+from enginebench_openai.metrics import ServerMetrics
+from enginebench_openai.protocol import TokenEngine
+from enginebench_openai.served import Served
+
+if TYPE_CHECKING:
+    from enginebench_models import ChatTemplate, Tokenizer
+
+__all__ = ["ServerProcess"]
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE_S: Final = 120  # longer than clients keep idle connections, so that they close first
+OBITUARY_S: Final = 1.0  # how long a server whose engine died still answers, with 503
+CLOSE_ENGINE_S: Final = 10.0
+
+
+@dataclass(kw_only=True)
+class ServerProcess:
+    """Serves until told to stop. `started` is when the process began, on time.perf_counter."""
+
+    name: str
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    build_engine: Callable[[], TokenEngine]
+    listener: socket.socket
+    started: float
+    api_key: str | None = None
+    max_body_bytes: int = 16 * 2**20
+    drain_s: float = 30.0
+
+    def run(self) -> int:
+        """Serve; the exit code. A BenchError that the engine raised while it was built passes."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(self._run())
+
+    async def _run(self) -> int:
+        loop = asyncio.get_running_loop()
+        self._death: BaseException | None = None
+        metrics = ServerMetrics()
+        self._front = Front(metrics, on_started=self._announce, on_died=self._mourn)
+
+        def post(event: Event) -> None:
+            loop.call_soon_threadsafe(self._front.receive, event)
+
+        engine = EngineThread(self.build_engine, post)
+        self._front.link = engine
+        metrics.engine_stats = lambda: engine.stats
+        served = Served(
+            name=self.name,
+            tokenizer=self.tokenizer,
+            chat_template=self.chat_template,
+            front=self._front,
+            metrics=metrics,
+            max_body_bytes=self.max_body_bytes,
+        )
+        self._server = _Server(self._config(served), self._on_signal)
+        engine.start()
+        await self._server.serve(sockets=[self.listener])
+        if self._front.context_length:  # building cannot be stopped, and nobody waits for it
+            await self._close(engine)
+        if isinstance(self._death, BenchError):
+            raise self._death
+        return 0 if self._death is None else 1
+
+    async def _close(self, engine: EngineThread) -> None:
+        if not await asyncio.to_thread(engine.stop, CLOSE_ENGINE_S):
+            logger.warning("the engine did not stop within %g s", CLOSE_ENGINE_S)
+
+    def _config(self, served: Served) -> uvicorn.Config:
+        return uvicorn.Config(
+            build_app(served, api_key=self.api_key),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(self.drain_s) + 5,  # _end_drain comes first
+        )
+
+    def _announce(self) -> None:
+        host, port = self.listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        ready_s = time.perf_counter() - self.started
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: later collections need not walk it
+        print(f"ready on http://{shown}:{port} in {ready_s:.2f} s", flush=True)
+
+    def _mourn(self, error: BaseException) -> None:
+        self._death = error
+        asyncio.get_running_loop().call_later(OBITUARY_S, self._server.stop)
+
+    def _on_signal(self, again: bool) -> None:
+        """Runs in the event loop."""
+        if self._front.state in ("ready", "loading"):
+            self._front.state = "draining"
+        self._server.stop()
+        asyncio.get_running_loop().call_later(0 if again else self.drain_s, self._end_drain)
+
+    def _end_drain(self) -> None:
+        self._front.fail_all("the server is shutting down")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, except that a signal ends it without being raised again afterwards."""
+
+    def __init__(self, config: uvicorn.Config, on_signal: Callable[[bool], None]) -> None:
+        super().__init__(config)
+        self._on_signal = on_signal
+
+    def stop(self) -> None:
+        """Accept nothing more and return from `serve` when all requests are answered."""
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Replaces uvicorn's own."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for number in signals:
+            loop.add_signal_handler(number, self._signalled)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def _signalled(self) -> None:
+        self._on_signal(self.should_exit)

@@ -1,0 +1,85 @@
+"""/tokenize and /detokenize: the model's tokenizer by itself.
+
+POST /tokenize    {"prompt": "text"} or {"messages": [...]}
+                  -> {"tokens": [...], "count": n, "max_model_len": n}
+POST /detokenize  {"tokens": [...]} -> {"prompt": "text"}
+"""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from enginebench_openai.bodies import ChatMessage, decode
+from enginebench_openai.chat import template_messages
+from enginebench_openai.errors import ApiError
+from enginebench_openai.served import Served, read_body, served
+
+__all__ = ["detokenize", "tokenize"]
+
+
+class TokenizeBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Either `prompt` or `messages`. `add_special_tokens`: the leading BOS token, if the model has
+    one (default: as the model says; never for messages, whose template writes it)."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = None
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool = True
+
+
+class DetokenizeBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Special tokens are written out."""
+
+    tokens: list[int]
+    model: str | None = None
+
+
+_tokenize_decoder = msgspec.json.Decoder(TokenizeBody)
+_detokenize_decoder = msgspec.json.Decoder(DetokenizeBody)
+
+
+async def tokenize(request: Request) -> Response:
+    """POST /tokenize."""
+    on = served(request)
+    body = decode(_tokenize_decoder, await read_body(request))
+    on.check_model(body.model)
+    tokens = await _tokens(on, body)
+    return _json({"tokens": tokens, "count": len(tokens), "max_model_len": on.front.context_length})
+
+
+async def detokenize(request: Request) -> Response:
+    """POST /detokenize."""
+    on = served(request)
+    body = decode(_detokenize_decoder, await read_body(request))
+    on.check_model(body.model)
+    vocab_size = on.tokenizer.vocab_size
+    for token in body.tokens:
+        if not 0 <= token < vocab_size:
+            raise ApiError(
+                400,
+                f"tokens must be ids from 0 to {vocab_size - 1}; got {token}",
+                param="tokens",
+                code="invalid_value",
+            )
+    return _json({"prompt": on.tokenizer.decode(body.tokens, skip_special=False)})
+
+
+async def _tokens(on: Served, body: TokenizeBody) -> list[int]:
+    if (body.prompt is None) == (body.messages is None):
+        raise ApiError(
+            400, "give either prompt or messages", param="prompt", code="missing_parameter"
+        )
+    if body.messages is None:
+        assert body.prompt is not None
+        return await on.encode(body.prompt, add_bos=body.add_special_tokens)
+    text = on.render_chat(
+        template_messages(body.messages), add_generation_prompt=body.add_generation_prompt
+    )
+    return await on.encode(text, add_bos=bool(body.add_special_tokens))
+
+
+def _json(content: object) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")
