@@ -7,6 +7,7 @@
     |-- EngineError             an engine could not start, died or hung; its cell is marked failed
     |-- DriverError             the load driver failed; the cell is marked failed
     `-- StoreError              a Run folder that cannot be read or written
+        `-- DamagedError        a file in it that does not hold what it should
 
 A message names the value, says what was allowed, and ends with the fix.
 """
@@ -18,6 +19,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "BenchError",
+    "DamagedError",
     "DriverError",
     "EngineError",
     "ModelError",
@@ -74,3 +76,7 @@ class StoreError(BenchError):
     """A Run folder that cannot be written, or is not one, or is damaged."""
 
     exit_code = 2
+
+
+class DamagedError(StoreError):
+    """A file of a Run folder is missing, cut off, or holds something else than it should."""

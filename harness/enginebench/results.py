@@ -46,7 +46,8 @@ class CellStatus:
 
     `measure_start_ns` and `measure_end_ns` (driver clock) bound the steady state: from the moment
     that all users are busy with measured requests until the first of them has no more to send.
-    `log_tail` is the end of the engine's log when the cell failed.
+    `log_tail` is the end of the engine's log when the cell failed, `engine_exit_code` what it ended
+    with by itself (negative: the signal). `max_loop_lag_s`: how late the driver was at worst.
     """
 
     state: Literal["ok", "failed", "pending"]
@@ -57,6 +58,8 @@ class CellStatus:
     measure_start_ns: int | None = None
     measure_end_ns: int | None = None
     client_cpu_s: float | None = None
+    max_loop_lag_s: float | None = None
+    engine_exit_code: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ class CellResult:
 
     @cached_property
     def requests(self) -> pa.Table:
-        """One row per request as it was scheduled, columns as the fields of Request."""
+        """One row per request as it was scheduled: the fields of Request, with the prompt in
+        `prompt_text`, `prompt_tokens` or `prompt_messages`, and `body` as JSON.
+        """
         from enginebench.store import read_requests
 
         return read_requests(self.folder)
