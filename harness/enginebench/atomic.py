@@ -44,9 +44,10 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, atomically."""
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Replace `path` by `data`, atomically; `mode` as for open(2), less the umask."""
     with replacing(path) as temporary:
+        temporary.touch(mode)
         temporary.write_bytes(data)
 
 

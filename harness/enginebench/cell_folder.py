@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from enginebench.atomic import replacing, write_error, write_json
-from enginebench.errors import StoreError
+from enginebench.atomic import replacing, write_bytes, write_error, write_json
+from enginebench.drive import DriveJob
+from enginebench.errors import DamagedError
 from enginebench.results import CellStatus
 from enginebench.schemas import (
     records_schema,
@@ -64,6 +65,10 @@ class CellFolder:
     def driver_log(self) -> Path:
         return self.path / "driver.log"
 
+    @property
+    def _records(self) -> Path:
+        return self.path / "records.parquet"
+
     # ------------------------------------------------------------ writing
 
     def begin(self, cell: Cell) -> None:
@@ -83,17 +88,32 @@ class CellFolder:
         with replacing(self.requests_jsonl) as temporary, temporary.open("wb") as file:
             file.writelines(encoder.encode(request) + b"\n" for request in requests)
 
-    def seal(self, status: CellStatus, telemetry: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Turn what the driver wrote into parquet and close the cell for good.
+    def write_job(self, job: DriveJob) -> None:
+        """Store the driver's orders, for our eyes only: they may hold an API key."""
+        write_bytes(self.job, msgspec.json.encode(job), mode=0o600)
 
-        Raises StoreError when records or telemetry cannot be written; the cell is unsealed then.
+    def pack_records(self) -> pa.Table:
+        """Turn the lines that the driver wrote into `records.parquet`; gives them back."""
+        table = self.records()
+        if not self._records.exists():
+            self._write_table("records.parquet", table)
+        self.records_jsonl.unlink(missing_ok=True)
+        return table
+
+    def seal(self, status: CellStatus, telemetry: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Close the cell for good: `status.json` is written last.
+
+        Raises StoreError when something cannot be written; the cell is unsealed then. Lines of a
+        failed cell's driver that are no records are left as they are, in `records.jsonl`.
         """
-        if self.records_jsonl.exists():
-            self._write_table("records.parquet", self._read_lines())
-        elif not (self.path / "records.parquet").exists():
+        try:
+            self.pack_records()
+        except DamagedError:
+            if status.state == "ok":
+                raise
             self.write_records(())
         self._write_table("telemetry.parquet", telemetry_table(telemetry))
-        for working in (self.requests_jsonl, self.records_jsonl, self.job):
+        for working in (self.requests_jsonl, self.job):
             working.unlink(missing_ok=True)
         write_json(self.path / "status.json", status)
 
@@ -124,14 +144,14 @@ class CellFolder:
         try:
             return msgspec.json.decode(path.read_bytes(), type=CellStatus)
         except (OSError, msgspec.MsgspecError) as error:
-            raise StoreError(
+            raise DamagedError(
                 f"cannot read {path}: {error}; remove it, then `bench run --resume` measures the "
                 "cell again"
             ) from error
 
     def records(self) -> pa.Table:
         """One row per request; of an unsealed cell, those that were written so far."""
-        if self.records_jsonl.exists():
+        if self.records_jsonl.exists() and not self._records.exists():
             return self._read_lines()
         return self._read_table("records.parquet", records_schema())
 
@@ -151,12 +171,12 @@ class CellFolder:
         if not path.exists():
             if self.status().state == "pending":
                 return schema.empty_table()
-            raise StoreError(f"{path} is missing from a sealed cell; {_REPEAT}")
+            raise DamagedError(f"{path} is missing from a sealed cell; {_REPEAT}")
         try:
             table = pq.read_table(path, partitioning=None)
             return table.select(schema.names).cast(schema)
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise StoreError(f"{path} is damaged: {_first_line(error)}; {_REPEAT}") from error
+            raise DamagedError(f"{path} is damaged: {_first_line(error)}; {_REPEAT}") from error
 
     def _read_lines(self) -> pa.Table:
         """The complete lines of `records.jsonl`; one cut off by a crash is left out."""
@@ -176,7 +196,7 @@ class CellFolder:
                 )
             return _checked(table.select(records_schema().names), path)
         except (pa.ArrowException, OSError, KeyError) as error:
-            raise StoreError(
+            raise DamagedError(
                 f"{path} holds lines that are no records: {_first_line(error)}; {_REPEAT}"
             ) from error
 
@@ -200,10 +220,12 @@ def _checked(table: pa.Table, path: Path) -> pa.Table:
 
     for field in records_schema():
         if not field.nullable and table[field.name].null_count:
-            raise StoreError(f"{path} holds a record without {field.name!r}; {_REPEAT}")
+            raise DamagedError(f"{path} holds a record without {field.name!r}; {_REPEAT}")
     lengths = (pc.list_value_length(table[name]) for name in ("chunk_ns", "chunk_tokens"))
     if not pc.all(pc.equal(*lengths), min_count=0).as_py():
-        raise StoreError(f"{path} holds a record with more chunk_ns than chunk_tokens, or fewer")
+        raise DamagedError(
+            f"{path} holds a record with more chunk_ns than chunk_tokens, or fewer; {_REPEAT}"
+        )
     return table.cast(records_schema())
 
 

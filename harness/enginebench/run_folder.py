@@ -21,7 +21,7 @@ import msgspec
 
 from enginebench.atomic import write_error, write_json
 from enginebench.cell_folder import CellFolder
-from enginebench.errors import StoreError, UsageError
+from enginebench.errors import DamagedError, StoreError, UsageError
 from enginebench.results import CellStatus, RunInfo
 from enginebench.run_settings import RunSettings
 from enginebench.types import Cell, Plan, Request, RequestRecord
@@ -218,7 +218,7 @@ def _read(path: Path, kind: Any) -> Any:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.MsgspecError) as error:
-        raise StoreError(
+        raise DamagedError(
             f"cannot read {path}: {error}; the Run folder is damaged: copy it again, or repeat "
             "the run"
         ) from error

@@ -19,7 +19,7 @@ class RunSettings:
 
     reuse_servers: bool = False
     request_timeout_s: float = 600.0
-    stall_timeout_s: float = 120.0
+    stall_timeout_s: float = 180.0
     startup_timeout_s: float | None = None
     grace_s: float = 10.0
     telemetry_interval_s: float = 0.25
