@@ -31,10 +31,14 @@ MEMORY = {"peak_gpu_memory_bytes": "GPU memory", "peak_rss_bytes": "memory"}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one group says: `text` is one or two sentences."""
+    """What one group says, the most important sentence first."""
 
     group: Group
-    text: str
+    sentences: Sequence[str]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.sentences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def answers(frame: pd.DataFrame) -> Sequence[Answer]:
 
     `frame` holds believable cells only.
     """
-    found = [Answer(group, text) for group in groups(frame) if (text := _text(group))]
+    found = [Answer(group, said) for group in groups(frame) if (said := _sentences(group))]
     return sorted(found, key=lambda answer: -len(_contenders(answer.group)))
 
 
@@ -78,16 +82,13 @@ def no_answer(frame: pd.DataFrame) -> str:
     return f"No figure can be quoted: of {len(frame)} cells, {', '.join(parts)} (reasons below)."
 
 
-def _text(group: Group) -> str:
+def _sentences(group: Group) -> Sequence[str]:
     names = _contenders(group)
-    if not names:
-        return ""
-    if len(names) == 1:
-        return _alone(group, names[0])
-    sentences = [_contest(group, names), _memory(group, names)]
-    return " ".join(sentence for sentence in sentences if sentence) or " ".join(
-        _alone(group, name) for name in names
-    )
+    if len(names) > 1:
+        contest = [_contest(group, names), _memory(group, names)]
+        if contest[0]:
+            return [sentence for sentence in contest if sentence]
+    return [_alone(group, name) for name in names]
 
 
 def _contenders(group: Group) -> Sequence[str]:

@@ -89,7 +89,7 @@ def latency_against_throughput(
         steps = _steps(each, metric)
         if steps:
             _path(ax, steps, look[each.name])
-            ends[each.name] = steps[-1][1:]
+            ends[each.name] = max(step[1:] for step in steps)
     if not ends:
         return nothing_to_draw(ax)
     ax.set_xlim(0, ax.get_xlim()[1])
@@ -133,11 +133,11 @@ def memory(
     ax = ax or axes()
     series = _series(data)
     look = look or marks(each.name for each in series)
-    tidy(ax, title="Peak memory", x="GB")
+    tidy(ax, title="Peak memory", x="")
     bars = [bar for each in series for bar in _memory_bars(each)]
     if not bars:
         return nothing_to_draw(ax)
-    for row, (name, kind, peak) in enumerate(reversed(bars)):
+    for row, (name, _, peak) in enumerate(bars):
         ax.barh(row, peak / 1e9, height=0.62, color=look[name].colour)
         ax.annotate(
             quantity(peak, "bytes"),
@@ -149,11 +149,13 @@ def memory(
             color=INK,
         )
     several = len({kind for _, kind, _ in bars}) > 1
-    names = [f"{name}\n{kind}" if several else name for name, kind, _ in reversed(bars)]
+    names = [f"{name}\n{kind}" if several else name for name, kind, _ in bars]
     ax.set_yticks(range(len(bars)), names, fontsize=FONT_PT, color=INK)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
-    ax.set_ylim(-0.7, max(len(bars), 3) - 0.3)
+    ax.spines["bottom"].set_visible(False)
+    ax.set_xticks([])
+    ax.set_ylim(max(len(bars), 4) - 0.4, -0.6)  # first on top
     ax.set_xlim(0, max(peak for _, _, peak in bars) / 1e9 * 1.22)
     return ax
 

@@ -1,0 +1,97 @@
+"""The HTML report: one file that works offline, light and dark, on a phone and on paper.
+
+Plots are inlined as SVG whose colours are CSS variables. Everything that comes from a Run (names, logs,
+errors) is escaped by the template.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from enginebench.results import ResultSet
+from enginebench_reports.answer import Answer
+from enginebench_reports.figures import draw
+from enginebench_reports.groups import Group
+from enginebench_reports.look import CSS_NAMES, DARK
+from enginebench_reports.provenance import day, facts, machine_line
+from enginebench_reports.quantities import quantity
+from enginebench_reports.summary import Summary
+from enginebench_reports.tables import FOOTNOTE, Table, result_table
+
+__all__ = ["page", "render"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Section:
+    """One group on the page."""
+
+    group: Group
+    answer: Answer | None
+    plots: Sequence[Markup]
+    table: Table
+
+
+def render(results: ResultSet, folder: Path) -> Sequence[Path]:
+    """The `html` report."""
+    path = folder / "report.html"
+    path.write_text(page(Summary.of(results)), encoding="utf-8")
+    return [path]
+
+
+def page(summary: Summary) -> str:
+    """The whole document."""
+    return _environment().get_template("report.html.j2").render(
+        summary=summary,
+        lead=summary.answers[0] if summary.answers else None,
+        sections=list(_sections(summary)),
+        invalid=sum(not cell.is_valid for cell in summary.cells),
+        swatches={name: CSS_NAMES[mark.colour] for name, mark in summary.marks.items()},
+        light=_variables({name: colour for colour, name in CSS_NAMES.items()}),
+        dark=_variables({CSS_NAMES[colour]: other for colour, other in DARK.items()}),
+        footnote=FOOTNOTE,
+    )
+
+
+def _sections(summary: Summary) -> Iterator[Section]:
+    said = {_key(answer.group): answer for answer in summary.answers}
+    for group, drawings in draw(summary):
+        plots = [Markup(drawing.inline_svg()) for drawing in drawings]
+        yield Section(group, said.get(_key(group)), plots, result_table(summary, group))
+
+
+def _key(group: Group) -> tuple[str, ...]:
+    return (group.model, group.hardware, group.workload, group.options, group.loop)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("enginebench_reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "code": _code,
+        "day": day,
+        "facts": facts,
+        "machine_line": machine_line,
+        "quantity": quantity,
+    }
+    return environment
+
+
+def _code(text: str) -> Markup:
+    """Escaped text whose `backticks` are code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _variables(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}: {value};" for name, value in values.items())
