@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,9 @@ def _run_cells(run: RunFolder, cells: Sequence[Cell], bench: Bench) -> RunOutcom
     with run.locked():
         bench.listener.run_started(run.plan, run.path)
         try:
-            for cell, following in zip(cells, [*cells[1:], None], strict=True):
-                keep = (
-                    bench.settings.reuse_servers
-                    and following is not None
-                    and following.spec == cell.spec
-                )
+            for cell, following in zip_longest(cells, cells[1:]):
+                same = following is not None and following.spec == cell.spec
+                keep = bench.settings.reuse_servers and same
                 measure(bench, cell, run.cell(cell), slot, keep_server=keep)
         finally:
             slot.stop()
