@@ -1,0 +1,37 @@
+"""SiLU of one half of the merged gate-up product times the other half."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from enginebench_paged.kernels.checks import require, require_contiguous, require_shape
+
+
+@triton.jit
+def _silu_mul_kernel(gate_up, out, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < COLUMNS
+    source = gate_up + row * (2 * COLUMNS) + column
+    gate = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(source + COLUMNS, mask=inside, other=0.0).to(tl.float32)
+    product = gate / (1.0 + tl.exp(-gate)) * up
+    tl.store(out + row * COLUMNS + column, product.to(out.dtype.element_ty), mask=inside)
+
+
+def silu_mul(gate_up: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Twin of reference.silu_mul: gate_up (T, 2 * I) to (T, I)."""
+    require(gate_up.dim() == 2, f"gate_up has shape {tuple(gate_up.shape)}, expected (T, 2 * I)")
+    require(gate_up.shape[1] % 2 == 0, f"gate_up has an odd width of {gate_up.shape[1]}")
+    require_contiguous(gate_up=gate_up)
+    n_rows, columns = gate_up.shape[0], gate_up.shape[1] // 2
+    if out is None:
+        out = torch.empty((n_rows, columns), dtype=gate_up.dtype, device=gate_up.device)
+    require_shape("out", out, n_rows, columns)
+    require_contiguous(out=out)
+    if n_rows:
+        block = 1024
+        grid = (n_rows, triton.cdiv(columns, block))
+        _silu_mul_kernel[grid](gate_up, out, COLUMNS=columns, BLOCK=block, num_warps=4)
+    return out

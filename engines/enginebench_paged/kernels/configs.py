@@ -1,0 +1,129 @@
+"""Launch configurations of the Triton kernels: one row per chip, fixed ahead of time.
+
+Nothing is tuned at run time: a search takes minutes, and its winner changes from start to start. A chip
+without a row gets `_ANY_CHIP`, whose tiles fit 99 KiB of shared memory. To fill in a row, run
+tests/benchmarks/kernels_gpu.py on the chip: it times the candidates and names the winners.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeConfig:
+    """Decode attention: keys a tile, and how many programs a multiprocessor should get by splitting."""
+
+    tile: int
+    programs_per_sm: int
+    num_warps: int
+    num_stages: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillConfig:
+    """Prefill attention: query rows (token, head pairs) and keys a tile."""
+
+    rows: int
+    tile: int
+    num_warps: int
+    num_stages: int
+
+
+@dataclass(frozen=True, slots=True)
+class GemvConfig:
+    """Skinny product: weight rows and columns a tile, and into how many parts K is cut.
+
+    "fma" multiplies on the vector units (M = 1 only), "dot" on the matrix units (M up to 16).
+    """
+
+    kind: Literal["fma", "dot"]
+    rows: int
+    columns: int
+    split_k: int
+    num_warps: int
+    num_stages: int
+
+
+@dataclass(frozen=True, slots=True)
+class GemvRule:
+    """The configuration for products with M <= max_m and N <= max_n; the first rule that fits is taken."""
+
+    max_m: int
+    max_n: int
+    config: GemvConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SampleConfig:
+    """Sampling: vocabulary entries a program of the first stage, and a tile of the filter stage."""
+
+    tile: int
+    num_warps: int
+    filter_tile: int
+    filter_warps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """What the launchers need to know of a device."""
+
+    sm_count: int
+    found: str  # how the figures below were found
+    decode: DecodeConfig
+    prefill: PrefillConfig
+    gemv: tuple[GemvRule, ...]  # empty: use the library's product
+    sample: SampleConfig
+
+
+_ANY_N = 2**31 - 1
+_SAMPLE = SampleConfig(tile=4096, num_warps=4, filter_tile=8192, filter_warps=16)
+
+
+def _hopper(sm_count: int) -> Chip:
+    return Chip(
+        sm_count,
+        found="reasoned from the hardware's limits and register counts; not yet timed",
+        decode=DecodeConfig(tile=64, programs_per_sm=4, num_warps=4, num_stages=3),
+        prefill=PrefillConfig(rows=128, tile=64, num_warps=8, num_stages=3),
+        gemv=(
+            GemvRule(1, _ANY_N, GemvConfig("fma", 4, 1024, 1, 4, 1)),
+            GemvRule(16, 4096, GemvConfig("dot", 64, 128, 4, 4, 4)),
+            GemvRule(16, _ANY_N, GemvConfig("dot", 64, 128, 1, 4, 4)),
+        ),
+        sample=_SAMPLE,
+    )
+
+
+def _any_chip(sm_count: int) -> Chip:
+    return Chip(
+        sm_count,
+        found="sized to fit 99 KiB of shared memory; not timed",
+        decode=DecodeConfig(tile=32, programs_per_sm=4, num_warps=4, num_stages=2),
+        prefill=PrefillConfig(rows=64, tile=32, num_warps=4, num_stages=2),
+        gemv=(),
+        sample=_SAMPLE,
+    )
+
+
+_CHIPS = {(9, 0): _hopper}
+
+
+@lru_cache
+def chip(device: torch.device) -> Chip:
+    """The row for a device; a CPU (Triton's interpreter) counts as a small unknown chip."""
+    if device.type != "cuda":
+        return _any_chip(sm_count=8)
+    properties = torch.cuda.get_device_properties(device)
+    row = _CHIPS.get((properties.major, properties.minor), _any_chip)
+    return row(properties.multi_processor_count)
+
+
+def gemv_config(device: torch.device, m: int, n: int) -> GemvConfig | None:
+    """The configuration for x (m, K) times W (n, K) transposed; None: use the library's product."""
+    for rule in chip(device).gemv:
+        if m <= rule.max_m and n <= rule.max_n:
+            return rule.config
+    return None

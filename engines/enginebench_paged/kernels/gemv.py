@@ -1,0 +1,186 @@
+"""Skinny products: x (M, K) times W (N, K) transposed for M <= 16, bound by reading W once.
+
+Two kernels. "fma" (M = 1) multiplies on the vector units: a program owns a few rows of W and sums along K in
+registers. "dot" multiplies on the matrix units, W as the tall operand, x padded to 16 columns. Where N alone gives
+too few programs K is cut into parts, summed by a second kernel in a fixed order: no atomics, so the
+same inputs give the same bits.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from enginebench_paged.kernels.checks import (
+    require,
+    require_contiguous,
+    require_dense_rows,
+    require_shape,
+)
+from enginebench_paged.kernels.configs import GemvConfig, gemv_config
+
+MOST_ROWS = 16
+_FALLBACK = GemvConfig("dot", 32, 64, 1, 4, 2)
+
+
+@triton.jit
+def _store(out, bias, value, row, inside, m, M, N, part, SPLIT: tl.constexpr, BIAS: tl.constexpr):
+    """value for the outputs (m, row): to out (M, N), or to partial sums (split_k, M, N)."""
+    if SPLIT:
+        out += part.to(tl.int64) * M * N
+    elif BIAS:
+        value += tl.load(bias + row, mask=row < N, other=0.0).to(tl.float32)
+    tl.store(out + m * N + row, value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _fma_kernel(
+    x,
+    weight,
+    bias,
+    out,
+    N,
+    weight_stride,
+    columns_each,
+    K: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    SPLIT: tl.constexpr,
+    BIAS: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    part = tl.program_id(1)
+    inside = row < N
+    row_at = weight + row.to(tl.int64)[:, None] * weight_stride
+    acc = tl.zeros((ROWS, COLUMNS), tl.float32)
+    begin = part * columns_each
+    for start in tl.range(begin, tl.minimum(begin + columns_each, K), COLUMNS, num_stages=STAGES):
+        column = start + tl.arange(0, COLUMNS)
+        if EVEN_K:
+            factor = tl.load(x + column)
+            w = tl.load(row_at + column[None, :], mask=inside[:, None], other=0.0)
+        else:
+            factor = tl.load(x + column, mask=column < K, other=0.0)
+            mask = inside[:, None] & (column < K)[None, :]
+            w = tl.load(row_at + column[None, :], mask=mask, other=0.0)
+        acc += w.to(tl.float32) * factor.to(tl.float32)[None, :]
+    _store(out, bias, tl.sum(acc, axis=1), row, inside, 0, 1, N, part, SPLIT, BIAS)
+
+
+@triton.jit
+def _dot_kernel(
+    x,
+    weight,
+    bias,
+    out,
+    M,
+    N,
+    x_stride,
+    weight_stride,
+    columns_each,
+    K: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    M_PAD: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    SPLIT: tl.constexpr,
+    BIAS: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    part = tl.program_id(1)
+    m = tl.arange(0, M_PAD)
+    inside = row < N
+    row_at = weight + row.to(tl.int64)[:, None] * weight_stride
+    x_at = x + m[None, :] * x_stride
+    acc = tl.zeros((ROWS, M_PAD), tl.float32)
+    begin = part * columns_each
+    for start in tl.range(begin, tl.minimum(begin + columns_each, K), COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        if EVEN_K:
+            w = tl.load(row_at + column[None, :], mask=inside[:, None], other=0.0)
+            factor = tl.load(x_at + column[:, None], mask=(m < M)[None, :], other=0.0)
+        else:
+            mask = inside[:, None] & (column < K)[None, :]
+            w = tl.load(row_at + column[None, :], mask=mask, other=0.0)
+            mask = (column < K)[:, None] & (m < M)[None, :]
+            factor = tl.load(x_at + column[:, None], mask=mask, other=0.0)
+        acc = tl.dot(w, factor, acc, input_precision="ieee")  # (ROWS, M_PAD)
+    mask = inside[:, None] & (m < M)[None, :]
+    _store(out, bias, acc, row[:, None], mask, m[None, :], M, N, part, SPLIT, BIAS)
+
+
+@triton.jit
+def _sum_parts_kernel(
+    parts, bias, out, N, count, SPLIT_K: tl.constexpr, BLOCK: tl.constexpr, BIAS: tl.constexpr
+):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < count
+    total = tl.zeros((BLOCK,), tl.float32)
+    for part in tl.static_range(SPLIT_K):
+        total += tl.load(parts + part * count + at, mask=inside, other=0.0)
+    if BIAS:
+        total += tl.load(bias + at % N, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + at, total.to(out.dtype.element_ty), mask=inside)
+
+
+def skinny_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
+    config: GemvConfig | None = None,
+) -> Tensor:
+    """Twin of reference.linear for x (M, K), M <= 16; sums in float32."""
+    m, k = x.shape
+    n = weight.shape[0]
+    require(0 < m <= MOST_ROWS, f"x has {m} rows, this product takes 1 to {MOST_ROWS}")
+    require_shape("weight", weight, n, k)
+    require(x.dtype == weight.dtype, f"x is {x.dtype}, weight is {weight.dtype}; they must agree")
+    require_dense_rows(x=x, weight=weight)
+    if bias is not None:
+        require_shape("bias", bias, n)
+        require_contiguous(bias=bias)
+    if out is None:
+        out = torch.empty((m, n), dtype=x.dtype, device=x.device)
+    require_shape("out", out, m, n)
+    require_contiguous(out=out)
+    if config is None:
+        config = gemv_config(x.device, m, n) or _FALLBACK
+    require(config.kind == "dot" or m == 1, f'"fma" multiplies one row, x has {m}')
+    split = config.split_k > 1
+    target = out
+    if split:
+        target = torch.empty((config.split_k, m, n), dtype=torch.float32, device=x.device)
+    steps = triton.cdiv(k, config.columns)
+    columns_each = triton.cdiv(steps, config.split_k) * config.columns
+    grid = (triton.cdiv(n, config.rows), config.split_k)
+    constants = {
+        "K": k,
+        "ROWS": config.rows,
+        "COLUMNS": config.columns,
+        "EVEN_K": k % config.columns == 0,
+        "SPLIT": split,
+        "BIAS": bias is not None,
+        "num_warps": config.num_warps,
+    }
+    some_bias = out if bias is None else bias
+    if config.kind == "fma":
+        _fma_kernel[grid](
+            x, weight, some_bias, target, n, weight.stride(0), columns_each,
+            STAGES=config.num_stages, **constants,
+        )  # fmt: skip
+    else:
+        _dot_kernel[grid](
+            x, weight, some_bias, target, m, n, x.stride(0), weight.stride(0), columns_each,
+            M_PAD=16, num_stages=config.num_stages, **constants,
+        )  # fmt: skip
+    if split:
+        block = 512
+        _sum_parts_kernel[(triton.cdiv(m * n, block),)](
+            target, some_bias, out, n, m * n,
+            SPLIT_K=config.split_k, BLOCK=block, BIAS=bias is not None, num_warps=4,
+        )  # fmt: skip
+    return out
