@@ -1,0 +1,185 @@
+"""Row-wise kernels between the matrix products: norm, activation, quantization.
+
+Rows of floats are padded to whole blocks of 32 with zeros, so that no loop here has a tail.
+Quantized activations of a tile of `tile` tokens are stored step by step: (blocks, tile, BLOCK_BYTES).
+"""
+
+from __future__ import annotations
+
+import math
+
+from llvmlite import ir
+from numba import cfunc, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from enginebench_quant.kernels.features import LEVELS
+from enginebench_quant.kernels.formats import (
+    BLOCK,
+    BLOCK_BYTES,
+    NEG_SUM_AT,
+    SCALE_AT,
+    SCALED_SUM_AT,
+)
+from enginebench_quant.kernels.memory import KERNEL, f32_from_bits, peek
+from enginebench_quant.kernels.simd import F32, I8, I32, I64, Simd, vector
+
+__all__ = ["build_norm", "build_quantize", "build_silu_mul", "quantize_block"]
+
+
+@intrinsic(prefer_literal=True)
+def sum_squares(typingctx, level, x, count):
+    """Sum of the squares of `count` floats, a multiple of the vector width."""
+
+    def codegen(context, builder, sig, args):
+        v = Simd(builder, level.literal_value)
+        zero = ir.Constant(v.f32, [0.0] * v.lanes)
+        total = cgutils.alloca_once_value(builder, zero)
+        vectors = builder.sdiv(args[2], v.const(v.lanes))
+        with cgutils.for_range(builder, vectors, intp=I64) as loop:
+            value = v.load(builder.add(args[1], builder.mul(loop.index, v.const(v.bytes))), v.f32)
+            builder.store(v.fma(value, value, builder.load(total)), total)
+        return v.first(v.horizontal(builder.load(total), builder.fadd))
+
+    return types.float32(level, types.int64, types.int64), codegen
+
+
+@intrinsic(prefer_literal=True)
+def scale_row(typingctx, level, x, weight, factor, out, count):
+    """out = x * factor * weight, over `count` floats."""
+
+    def codegen(context, builder, sig, args):
+        v = Simd(builder, level.literal_value)
+        _, x, weight, factor, out, count = args
+        factor = v.broadcast(factor)
+        with cgutils.for_range(builder, builder.sdiv(count, v.const(v.lanes)), intp=I64) as loop:
+            at = builder.mul(loop.index, v.const(v.bytes))
+            scaled = builder.fmul(v.load(builder.add(x, at), v.f32), factor)
+            weighted = builder.fmul(scaled, v.load(builder.add(weight, at), v.f32))
+            v.store(weighted, builder.add(out, at))
+        return context.get_dummy_value()
+
+    signature = types.void(
+        level, types.int64, types.int64, types.float32, types.int64, types.int64
+    )
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def silu_mul_block(typingctx, level, gate, up, out):
+    """out = gate / (1 + exp(-gate)) * up, over one block of 32 floats."""
+
+    def codegen(context, builder, sig, args):
+        v = Simd(builder, level.literal_value)
+        _, gate, up, out = args
+        for at in range(0, 4 * BLOCK, v.bytes):
+            x = v.load(v.at(gate, at), v.f32)
+            denominator = builder.fadd(v.splat(F32, 1.0), v.exp(builder.fneg(x)))
+            silu = builder.fdiv(x, denominator)
+            v.store(builder.fmul(silu, v.load(v.at(up, at), v.f32)), v.at(out, at))
+        return context.get_dummy_value()
+
+    return types.void(level, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic(prefer_literal=True)
+def quantize_block(typingctx, level, x, out):
+    """32 floats -> one activation block: int8 codes, scale, scale * sum, -sum."""
+
+    def codegen(context, builder, sig, args):
+        v = Simd(builder, level.literal_value)
+        _, x, out = args
+        parts = [v.load(v.at(x, at), v.f32) for at in range(0, 4 * BLOCK, v.bytes)]
+        largest = v.abs(parts[0])
+        for part in parts[1:]:
+            largest = v.max(largest, v.abs(part))
+        largest = v.first(v.horizontal(largest, v.max))
+        scale = builder.fmul(largest, ir.Constant(F32, 1.0 / 127.0))
+        is_zero = builder.fcmp_ordered("==", largest, ir.Constant(F32, 0.0))
+        inverse = builder.fdiv(ir.Constant(F32, 127.0), largest)
+        inverse = v.broadcast(builder.select(is_zero, ir.Constant(F32, 0.0), inverse))
+        total = ir.Constant(v.i32, [0] * v.lanes)
+        for index, part in enumerate(parts):
+            rounded = v.call(
+                f"llvm.nearbyint.v{v.lanes}f32", v.f32, builder.fmul(part, inverse)
+            )
+            codes = builder.fptosi(rounded, v.i32)
+            total = builder.add(total, codes)
+            v.store(builder.trunc(codes, vector(I8, v.lanes)), v.at(out, index * v.lanes))
+        total = v.first(v.horizontal(total, builder.add))
+        v.store(scale, v.at(out, SCALE_AT), align=4)
+        v.store(builder.fmul(scale, builder.sitofp(total, F32)), v.at(out, SCALED_SUM_AT), align=4)
+        v.store(builder.sub(ir.Constant(I32, 0), total), v.at(out, NEG_SUM_AT), align=4)
+        return context.get_dummy_value()
+
+    return types.void(level, types.int64, types.int64), codegen
+
+
+@njit(inline="always")
+def quantized_row(base, token, blocks, tile):
+    """Where a token's first block lies."""
+    return base + ((token // tile) * blocks * tile + token % tile) * BLOCK_BYTES
+
+
+def build_norm(level: str, tile: int):
+    """RMSNorm of tokens begin..end, kept as floats and quantized.
+
+    Arguments: x, stride in bytes, weight, true width, blocks, eps (float bits), out, out_q8, state.
+    """
+
+    @cfunc(KERNEL, cache=True, error_model="numpy")
+    def norm(args, begin, end, thread):
+        x, stride, weight, width = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
+        blocks, eps, out, out_q8 = peek(args, 4), peek(args, 5), peek(args, 6), peek(args, 7)
+        for token in range(begin, min(end, peek(peek(args, 8), 0))):
+            row, target = x + token * stride, out + token * stride
+            mean = sum_squares(level, row, blocks * BLOCK) / types.float32(width)
+            factor = types.float32(1.0) / types.float32(math.sqrt(mean + f32_from_bits(eps)))
+            scale_row(level, row, weight, factor, target, blocks * BLOCK)
+            quantized = quantized_row(out_q8, token, blocks, tile)
+            for block in range(blocks):
+                quantize_block(
+                    level, target + block * BLOCK * 4, quantized + block * tile * BLOCK_BYTES
+                )
+
+    return norm
+
+
+def build_quantize(level: str, tile: int):
+    """Quantize rows of floats. Begin and end count blocks of all tokens, token by token.
+
+    Arguments: x, stride in bytes, blocks, out_q8, state.
+    """
+
+    @cfunc(KERNEL, cache=True, error_model="numpy")
+    def quantize(args, begin, end, thread):
+        x, stride, blocks, out_q8 = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
+        for index in range(begin, min(end, peek(peek(args, 4), 0) * blocks)):
+            token, block = index // blocks, index % blocks
+            target = quantized_row(out_q8, token, blocks, tile) + block * tile * BLOCK_BYTES
+            quantize_block(level, x + token * stride + block * BLOCK * 4, target)
+
+    return quantize
+
+
+def build_silu_mul(level: str, tile: int):
+    """SwiGLU's product, kept as floats (over `gate`) and quantized. Begin and end as in quantize.
+
+    Arguments: gate, up, stride in bytes, blocks, out_q8, state.
+    """
+
+    @cfunc(KERNEL, cache=True, error_model="numpy")
+    def silu_mul(args, begin, end, thread):
+        gate, up, stride, blocks = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
+        out_q8 = peek(args, 4)
+        for index in range(begin, min(end, peek(peek(args, 5), 0) * blocks)):
+            token, block = index // blocks, index % blocks
+            at = token * stride + block * BLOCK * 4
+            silu_mul_block(level, gate + at, up + at, gate + at)
+            target = quantized_row(out_q8, token, blocks, tile) + block * tile * BLOCK_BYTES
+            quantize_block(level, gate + at, target)
+
+    return silu_mul
+
+
+assert all(BLOCK % level.lanes == 0 for level in LEVELS.values())

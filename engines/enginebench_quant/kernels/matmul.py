@@ -1,0 +1,121 @@
+"""Matrix products of packed weights with a tile of activations: `matmul_tile` and its kernel.
+
+One group of rows times `tokens` activations; the loop over the columns is emitted whole, with one
+accumulator (or several) for each token in registers. `tokens` 1 is the decode kernel.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import cfunc, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from enginebench_quant.kernels.features import LEVELS
+from enginebench_quant.kernels.formats import BLOCK_BYTES, FORMATS
+from enginebench_quant.kernels.memory import KERNEL, peek
+from enginebench_quant.kernels.simd import I64, Simd
+
+__all__ = ["MATMUL_ARGUMENTS", "build_matmul", "matmul_tile"]
+
+
+def _chains(tokens: int) -> int:
+    """Accumulators of each token: enough independent sums to hide the latency of an FMA."""
+    return 1 if tokens >= 8 else 2 if tokens >= 2 else 4
+
+
+@intrinsic(prefer_literal=True)
+def matmul_tile(
+    typingctx, kind, level, tokens, weights, steps, acts, acts_stride, out, out_stride, accumulate
+):
+    """out[t][row] (+)= sum over columns of weights[row] * acts[t], for one group of rows.
+
+    `acts`: int8 formats read (step, token) blocks, float formats rows of `acts_stride` bytes.
+    `out`: `tokens` rows of floats, `out_stride` bytes apart; added to if `accumulate` is not 0.
+    """
+    if not all(isinstance(x, types.Literal) for x in (kind, level, tokens)):
+        return None
+    form, count = FORMATS[kind.literal_value], tokens.literal_value
+
+    def codegen(context, builder, sig, args):
+        _, _, _, weights, steps, acts, acts_stride, out, out_stride, accumulate = args
+        v = Simd(builder, level.literal_value)
+        zero = ir.Constant(v.f32, [0.0] * v.lanes)
+        sums = [
+            [cgutils.alloca_once_value(builder, zero) for _ in range(_chains(count))]
+            for _ in range(count)
+        ]
+        step_bytes = v.const(v.lanes * form.block_bytes)
+        with cgutils.for_range(builder, steps, intp=I64) as loop:
+            step = form.load(v, builder.add(weights, builder.mul(loop.index, step_bytes)))
+            for token in range(count):
+                if form.activations == "int8":
+                    base = builder.add(
+                        acts, builder.mul(loop.index, v.const(count * BLOCK_BYTES))
+                    )
+                    source = v.at(base, token * BLOCK_BYTES)
+                else:
+                    row = builder.add(acts, builder.mul(acts_stride, v.const(token)))
+                    source = builder.add(row, builder.mul(loop.index, v.const(4 * form.block)))
+                totals = [builder.load(s) for s in sums[token]]
+                for slot, total in zip(
+                    sums[token], form.multiply(v, step, source, totals), strict=True
+                ):
+                    builder.store(total, slot)
+        keep = builder.icmp_signed("!=", accumulate, v.const(0))
+        for token in range(count):
+            total = builder.load(sums[token][0])
+            for slot in sums[token][1:]:
+                total = builder.fadd(total, builder.load(slot))
+            target = builder.add(out, builder.mul(out_stride, v.const(token)))
+            with builder.if_else(keep) as (then, otherwise):
+                with then:
+                    v.store(builder.fadd(total, v.load(target, v.f32)), target)
+                with otherwise:
+                    v.store(total, target)
+        return context.get_dummy_value()
+
+    return types.void(kind, level, tokens, *[types.int64] * 7), codegen
+
+
+MATMUL_ARGUMENTS = (
+    "weights",
+    "group_bytes",
+    "steps",
+    "acts",
+    "acts_stride",
+    "tile_bytes",
+    "out",
+    "out_stride",
+    "accumulate",
+    "state",
+)
+"""What the argument array of a matmul kernel holds; `state` is the address of the token count."""
+
+
+def build_matmul(kind: str, level: str, tokens: int):
+    """Compile the kernel for one tensor type: begin and end count groups of rows."""
+    group_out_bytes = 4 * LEVELS[level].lanes
+
+    @cfunc(KERNEL, cache=True, error_model="numpy")
+    def matmul(args, begin, end, thread):
+        weights, group_bytes, steps = peek(args, 0), peek(args, 1), peek(args, 2)
+        acts, acts_stride, tile_bytes = peek(args, 3), peek(args, 4), peek(args, 5)
+        out, out_stride, accumulate = peek(args, 6), peek(args, 7), peek(args, 8)
+        tiles = (peek(peek(args, 9), 0) + tokens - 1) // tokens
+        for group in range(begin, end):
+            for tile in range(tiles):
+                matmul_tile(
+                    kind,
+                    level,
+                    tokens,
+                    weights + group * group_bytes,
+                    steps,
+                    acts + tile * tile_bytes,
+                    acts_stride,
+                    out + tile * tokens * out_stride + group * group_out_bytes,
+                    out_stride,
+                    accumulate,
+                )
+
+    return matmul

@@ -1,0 +1,104 @@
+"""The table of kernels: (name, tensor type, CPU level, tile) -> compiled code.
+
+Kernels are compiled when a model first needs them and kept on disk by numba; whoever waits is told
+why. The disk cache lies in a folder named for the sources of this package, because numba itself
+notices only edits of the file that a kernel stands in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+
+from enginebench_quant.kernels.attention import build_attend, build_rope
+from enginebench_quant.kernels.crew import build_reset, build_run
+from enginebench_quant.kernels.elementwise import build_norm, build_quantize, build_silu_mul
+from enginebench_quant.kernels.features import CpuLevel
+from enginebench_quant.kernels.formats import FORMATS
+from enginebench_quant.kernels.matmul import build_matmul
+
+__all__ = ["Kernels", "use_cache_folder"]
+
+
+def use_cache_folder(folder: Path) -> Path:
+    """Keep compiled kernels below `folder` (NUMBA_CACHE_DIR, if set, goes first)."""
+    chosen = Path(os.environ.get("NUMBA_CACHE_DIR") or folder) / _sources_digest()
+    numba.config.CACHE_DIR = str(chosen)
+    return chosen
+
+
+def _sources_digest() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Kernels:
+    """Compiles the kernels of one CPU level on demand; `log` hears of compilation that takes time.
+
+    The addresses that it returns are valid as long as it lives.
+    """
+
+    def __init__(self, level: CpuLevel, log: Callable[[str], None]) -> None:
+        self.level = level
+        self.types = frozenset(FORMATS)
+        self._log = log
+        self._built: dict[tuple[object, ...], object] = {}
+        self.compiled, self.compile_s = 0, 0.0
+
+    def matmul(self, kind: str, tokens: int) -> int:
+        """Matrix product with weights of type `kind`, `tokens` activations at a time."""
+        return self._address(build_matmul, kind, self.level.name, tokens)
+
+    def norm(self, tile: int) -> int:
+        return self._address(build_norm, self.level.name, tile)
+
+    def quantize(self, tile: int) -> int:
+        return self._address(build_quantize, self.level.name, tile)
+
+    def silu_mul(self, tile: int) -> int:
+        return self._address(build_silu_mul, self.level.name, tile)
+
+    def rope(self) -> int:
+        return self._address(build_rope, self.level.name)
+
+    def attend(self, rows: int, *, decode: bool) -> int:
+        return self._address(build_attend, self.level.name, rows, decode)
+
+    def interpreter(self) -> tuple[Callable[..., None], Callable[..., None]]:
+        """The compiled `run` and `reset` of crew.py."""
+        return self._build(build_run), self._build(build_reset)
+
+    def report(self) -> None:
+        """Tell the log how long compilation took, if there was any."""
+        if self.compiled:
+            self._log(f"compiled {self.compiled} kernels in {self.compile_s:.1f} s")
+
+    def _address(self, build: Callable[..., object], *key: object) -> int:
+        return self._build(build, *key).address
+
+    def _build(self, build, *key):
+        if (build, *key) not in self._built:
+            started = time.perf_counter()
+            function = self._built[build, *key] = build(*key)
+            self._note(function, time.perf_counter() - started)
+        return self._built[build, *key]
+
+    def _note(self, function, seconds: float) -> None:
+        stats = getattr(function, "stats", None)
+        hits = sum(stats.cache_hits.values()) if stats else function.cache_hits
+        if hits:
+            return
+        if not self.compiled:
+            self._log(
+                f"compiling kernels for {self.level.name} (only at the first start with a kind of "
+                f"model; kept in {numba.config.CACHE_DIR})"
+            )
+        self.compiled += 1
+        self.compile_s += seconds

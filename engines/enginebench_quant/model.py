@@ -1,0 +1,107 @@
+"""A model ready to run on the CPU: packed weights, cache, programs and the crew that runs them.
+
+    runner = QuantModel(open_model("smollm2-135m"), context=4096, threads=2)
+    logits = runner.forward([1, 2, 3], position=0)
+
+One sequence at a time. It knows tokens and positions; which of them are worth keeping, and what
+is done with the logits, is the engine's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enginebench_models import Model, dequantize
+from enginebench_quant.cache import KVCache
+from enginebench_quant.kernels.crew import Crew
+from enginebench_quant.kernels.features import CpuLevel
+from enginebench_quant.kernels.table import Kernels
+from enginebench_quant.packed import PackedWeights
+from enginebench_quant.program import Buffers, ProgramWriter
+
+__all__ = ["MAX_CHUNK_TOKENS", "QuantModel"]
+
+MAX_CHUNK_TOKENS = 128
+TILE_TOKENS = {"avx512_vnni": 8, "avx2": 4, "plain": 4}
+
+
+class QuantModel:
+    """Computes logits of token sequences; positions below `position` come from the cache."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        context: int,
+        threads: int,
+        level: CpuLevel,
+        log: Callable[[str], None],
+    ) -> None:
+        config, tile = model.config, TILE_TOKENS[level.name]
+        self.config, self.level, self.threads = config, level, threads
+        self._embedding_type = model.weights["token_embd.weight"].type
+        self._kernels = Kernels(level, log)
+        self._weights = PackedWeights(model, level)
+        self._embedding = model.weights["token_embd.weight"].data
+        self.cache = KVCache(config, context, lanes=level.lanes, tile=tile)
+        self._buffers = Buffers(
+            config,
+            max_tokens=MAX_CHUNK_TOKENS,
+            tile=tile,
+            capacity=self.cache.capacity,
+            threads=threads,
+        )
+        self._frequencies = config.inverse_frequencies()
+        writer = ProgramWriter(
+            config,
+            self._weights,
+            self.cache,
+            self._buffers,
+            self._kernels,
+            threads=threads,
+            tile=tile,
+        )
+        self._decode, self._prefill = writer.decode(), writer.prefill()
+        self._logits = writer.logits()
+        self._crew = Crew(threads, self._kernels.interpreter())
+        self._kernels.report()
+
+    def forward(
+        self, tokens: Sequence[int], position: int, *, want_logits: bool = True
+    ) -> NDArray[np.float32] | None:
+        """Run at most MAX_CHUNK_TOKENS tokens from `position` on; the last one's logits.
+
+        The logits are a view on a buffer that the next call overwrites.
+        """
+        self._place(tokens, position)
+        if len(tokens) == 1 and want_logits:
+            self._crew.run(self._decode)
+            return self._read_logits()
+        self._crew.run(self._prefill)
+        if not want_logits:
+            return None
+        self._buffers.x.floats[0] = self._buffers.x.floats[len(tokens) - 1]
+        self._buffers.state[0] = 1
+        self._crew.run(self._logits)
+        return self._read_logits()
+
+    def close(self) -> None:
+        """Stop the crew's threads."""
+        self._crew.close()
+
+    def _read_logits(self) -> NDArray[np.float32]:
+        return self._buffers.logits.floats[0, : self.config.vocab_size]
+
+    def _place(self, tokens: Sequence[int], position: int) -> None:
+        """Embeddings, rotation angles and the launch's size into the buffers."""
+        count, width = len(tokens), self.config.hidden_size
+        rows = self._embedding[np.asarray(tokens)]
+        embedded = dequantize(rows, self._embedding_type, (count, width))
+        self._buffers.x.floats[:count, :width] = embedded
+        angles = np.arange(position, position + count)[:, None] * self._frequencies
+        np.cos(angles, out=self._buffers.cos_sin[:count, 0], casting="same_kind")
+        np.sin(angles, out=self._buffers.cos_sin[:count, 1], casting="same_kind")
+        self._buffers.state[:] = count, position

@@ -1,0 +1,309 @@
+"""The forward pass written down as programs for the crew: phases of kernel calls.
+
+One program computes a single token and its logits, one a chunk of prompt without logits, one the
+logits of a row. Buffers are owned here; nothing runs here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enginebench_models import ModelConfig
+from enginebench_quant.cache import KVCache
+from enginebench_quant.kernels.attention import ATTEND_ARGUMENTS, ROPE_ARGUMENTS
+from enginebench_quant.kernels.crew import Program, Task
+from enginebench_quant.kernels.formats import BLOCK, BLOCK_BYTES
+from enginebench_quant.kernels.matmul import MATMUL_ARGUMENTS
+from enginebench_quant.kernels.table import Kernels
+from enginebench_quant.memory import zeros
+from enginebench_quant.packed import PackedMatrix, PackedWeights, padded_columns
+
+__all__ = ["Activations", "Buffers", "ProgramWriter"]
+
+TASKS_PER_THREAD = 4
+FLOAT_BYTES = 4
+
+
+def _float_bits(value: float) -> int:
+    return int(struct.unpack("<i", struct.pack("<f", value))[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Rows of activations, twice: as floats (`address`, rows of `stride` bytes) and quantized."""
+
+    floats: NDArray[np.float32]  # (tokens, padded columns)
+    blocks: NDArray[np.uint8]  # BLOCK_BYTES for each 32 of `floats`
+
+    @classmethod
+    def of(cls, tokens: int, columns: int) -> Activations:
+        padded = padded_columns(columns)
+        floats = zeros(tokens * padded * FLOAT_BYTES).view(np.float32).reshape(tokens, padded)
+        return cls(floats, zeros(tokens * padded // BLOCK * BLOCK_BYTES))
+
+    @property
+    def address(self) -> int:
+        return self.floats.ctypes.data
+
+    @property
+    def q8(self) -> int:
+        return self.blocks.ctypes.data
+
+    @property
+    def stride(self) -> int:
+        return self.floats.strides[0]
+
+    @property
+    def n_blocks(self) -> int:
+        return self.floats.shape[1] // BLOCK
+
+
+class Buffers:
+    """Everything between the embedding and the logits, for chunks of up to `max_tokens`."""
+
+    def __init__(
+        self, config: ModelConfig, *, max_tokens: int, tile: int, capacity: int, threads: int
+    ) -> None:
+        q_size, kv_size = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+        self.max_tokens = max_tokens
+        self.x = Activations.of(max_tokens, config.hidden_size)
+        self.normed = Activations.of(max_tokens, config.hidden_size)
+        self.q = Activations.of(max_tokens, q_size)
+        self.k = Activations.of(max_tokens, kv_size)
+        self.v = Activations.of(max_tokens, kv_size)
+        self.attended = Activations.of(max_tokens, q_size)
+        self.gate = Activations.of(max_tokens, config.intermediate_size)
+        self.up = Activations.of(max_tokens, config.intermediate_size)
+        self.logits = Activations.of(1, config.vocab_size)
+        self.cos_sin = zeros(max_tokens * config.head_dim * FLOAT_BYTES).view(np.float32)
+        self.cos_sin = self.cos_sin.reshape(max_tokens, 2, config.head_dim // 2)
+        rows = max(tile, config.n_heads // config.n_kv_heads)
+        self.scratch_bytes = rows * (capacity + padded_columns(config.head_dim)) * FLOAT_BYTES
+        self.scratch = zeros(self.scratch_bytes * threads)
+        self.state = np.zeros(2, np.int64)  # tokens of this launch, position of the first
+
+
+class ProgramWriter:
+    """Writes the programs of one model over one set of buffers."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: PackedWeights,
+        cache: KVCache,
+        buffers: Buffers,
+        kernels: Kernels,
+        *,
+        threads: int,
+        tile: int,
+    ) -> None:
+        self._config, self._weights, self._cache = config, weights, cache
+        self._buffers, self._kernels = buffers, kernels
+        self._threads, self._tile = threads, tile
+
+    def decode(self) -> Program:
+        """One token: all layers, then the logits."""
+        return Program([*self._layers(1), *self._head()])
+
+    def prefill(self) -> Program:
+        """Up to `max_tokens` tokens through all layers."""
+        return Program(list(self._layers(self._tile)))
+
+    def logits(self) -> Program:
+        """The logits of row 0 of x."""
+        return Program(self._head())
+
+    # ---- phases
+
+    def _layers(self, tile: int) -> list[list[Task]]:
+        return [p for layer in range(self._config.n_layers) for p in self._layer(layer, tile)]
+
+    def _layer(self, layer: int, tile: int) -> list[list[Task]]:
+        b, name = self._buffers, f"blk.{layer}."
+
+        def matrix(part: str) -> PackedMatrix:
+            return self._weights.matrix(f"{name}{part}.weight")
+
+        return [
+            self._norm(f"{name}attn_norm.weight", tile),
+            self._matmuls(
+                b.normed,
+                [(matrix("attn_q"), b.q), (matrix("attn_k"), b.k), (matrix("attn_v"), b.v)],
+                tile,
+            ),
+            self._rope(layer, tile),
+            self._attend(layer, tile),
+            self._quantize(b.attended, tile),
+            self._matmuls(b.attended, [(matrix("attn_output"), b.x)], tile, accumulate=True),
+            self._norm(f"{name}ffn_norm.weight", tile),
+            self._matmuls(
+                b.normed, [(matrix("ffn_gate"), b.gate), (matrix("ffn_up"), b.up)], tile
+            ),
+            self._silu_mul(tile),
+            self._matmuls(b.gate, [(matrix("ffn_down"), b.x)], tile, accumulate=True),
+        ]
+
+    def _head(self) -> list[list[Task]]:
+        b = self._buffers
+        return [
+            self._norm("output_norm.weight", 1),
+            self._matmuls(b.normed, [(self._weights.head, b.logits)], 1),
+        ]
+
+    def _tokens(self, tile: int) -> int:
+        return 1 if tile == 1 else self._buffers.max_tokens
+
+    def _norm(self, weight: str, tile: int) -> list[Task]:
+        b, config = self._buffers, self._config
+        arguments = self._arguments(
+            b.x.address,
+            b.x.stride,
+            self._vector(weight),
+            config.hidden_size,
+            b.x.n_blocks,
+            _float_bits(config.rms_norm_eps),
+            b.normed.address,
+            b.normed.q8,
+            b.state.ctypes.data,
+        )
+        return self._split(self._kernels.norm(tile), arguments, self._tokens(tile))
+
+    def _quantize(self, rows: Activations, tile: int) -> list[Task]:
+        arguments = self._arguments(
+            rows.address, rows.stride, rows.n_blocks, rows.q8, self._buffers.state.ctypes.data
+        )
+        count = self._tokens(tile) * rows.n_blocks
+        return self._split(self._kernels.quantize(tile), arguments, count)
+
+    def _silu_mul(self, tile: int) -> list[Task]:
+        b = self._buffers
+        arguments = self._arguments(
+            b.gate.address,
+            b.up.address,
+            b.gate.stride,
+            b.gate.n_blocks,
+            b.gate.q8,
+            b.state.ctypes.data,
+        )
+        count = self._tokens(tile) * b.gate.n_blocks
+        return self._split(self._kernels.silu_mul(tile), arguments, count)
+
+    def _matmuls(
+        self,
+        source: Activations,
+        products: Sequence[tuple[PackedMatrix, Activations]],
+        tile: int,
+        *,
+        accumulate: bool = False,
+    ) -> list[Task]:
+        """Products of the same activations, side by side in one phase."""
+        total_bytes = sum(matrix.data.size for matrix, _ in products)
+        tasks: list[Task] = []
+        for matrix, target in products:
+            share = matrix.data.size / total_bytes
+            arguments = self._matmul_arguments(source, matrix, target, tile, accumulate)
+            kernel = self._kernels.matmul(matrix.kind, tile)
+            tasks += self._split(kernel, arguments, matrix.groups, share)
+        return tasks
+
+    def _matmul_arguments(
+        self,
+        source: Activations,
+        matrix: PackedMatrix,
+        target: Activations,
+        tile: int,
+        accumulate: bool,
+    ) -> NDArray[np.int64]:
+        is_float = matrix.kind in ("F32", "F16", "BF16")
+        values = {
+            "weights": matrix.data.ctypes.data,
+            "group_bytes": matrix.group_bytes,
+            "steps": matrix.steps,
+            "acts": source.address if is_float else source.q8,
+            "acts_stride": source.stride,
+            "tile_bytes": tile * (source.stride if is_float else source.n_blocks * BLOCK_BYTES),
+            "out": target.address,
+            "out_stride": target.stride,
+            "accumulate": int(accumulate),
+            "state": self._buffers.state.ctypes.data,
+        }
+        return self._arguments(*(values[name] for name in MATMUL_ARGUMENTS))
+
+    def _rope(self, layer: int, tile: int) -> list[Task]:
+        b, config, name = self._buffers, self._config, f"blk.{layer}."
+        values = {
+            "q": b.q.address,
+            "k": b.k.address,
+            "v": b.v.address,
+            "q_stride": b.q.stride,
+            "kv_stride": b.k.stride,
+            "q_bias": self._vector(f"{name}attn_q.bias"),
+            "k_bias": self._vector(f"{name}attn_k.bias"),
+            "v_bias": self._vector(f"{name}attn_v.bias"),
+            "q_norm": self._vector(f"{name}attn_q_norm.weight"),
+            "k_norm": self._vector(f"{name}attn_k_norm.weight"),
+            "eps": _float_bits(config.rms_norm_eps),
+            "head_dim": config.head_dim,
+            "kv_heads": config.n_kv_heads,
+            "group": config.n_heads // config.n_kv_heads,
+            "cos_sin": b.cos_sin.ctypes.data,
+            "k_cache": self._cache.keys(layer),
+            "v_cache": self._cache.values(layer),
+            "capacity": self._cache.capacity,
+            "state": b.state.ctypes.data,
+        }
+        arguments = self._arguments(*(values[name] for name in ROPE_ARGUMENTS))
+        count = self._tokens(tile) * config.n_kv_heads
+        return self._split(self._kernels.rope(), arguments, count)
+
+    def _attend(self, layer: int, tile: int) -> list[Task]:
+        b, config = self._buffers, self._config
+        group = config.n_heads // config.n_kv_heads
+        values = {
+            "q": b.q.address,
+            "q_stride": b.q.stride,
+            "out": b.attended.address,
+            "head_dim": config.head_dim,
+            "kv_heads": config.n_kv_heads,
+            "group": group,
+            "k_cache": self._cache.keys(layer),
+            "v_cache": self._cache.values(layer),
+            "capacity": self._cache.capacity,
+            "scale": _float_bits(config.head_dim**-0.5),
+            "scratch": b.scratch.ctypes.data,
+            "scratch_bytes": b.scratch_bytes,
+            "state": b.state.ctypes.data,
+        }
+        arguments = self._arguments(*(values[name] for name in ATTEND_ARGUMENTS))
+        if tile == 1:
+            kernel = self._kernels.attend(group, decode=True)
+            return self._split(kernel, arguments, config.n_kv_heads)
+        tiles = -(-b.max_tokens // tile)
+        kernel = self._kernels.attend(tile, decode=False)
+        return self._split(kernel, arguments, tiles * config.n_heads)
+
+    # ---- pieces
+
+    def _vector(self, name: str) -> int:
+        values = self._weights.vector(name)
+        return 0 if values is None else values.ctypes.data
+
+    @staticmethod
+    def _arguments(*values: int) -> NDArray[np.int64]:
+        return np.array(values, np.int64)
+
+    def _split(
+        self, kernel: int, arguments: NDArray[np.int64], count: int, share: float = 1.0
+    ) -> list[Task]:
+        """`count` units as tasks: a few for each thread, so that none waits long for another."""
+        wanted = 1 if self._threads == 1 else round(self._threads * TASKS_PER_THREAD * share)
+        bounds = np.linspace(0, count, min(count, max(1, wanted)) + 1).astype(int).tolist()
+        return [
+            Task(kernel, arguments, begin, end)
+            for begin, end in zip(bounds, bounds[1:], strict=False)
+        ]
