@@ -34,10 +34,15 @@ class Model:
         return self.make_tokenizer()
 
 
-def check_weights(where: str, config: ModelConfig, weights: Weights) -> None:
-    """ModelError unless `weights` holds exactly the tensors that a model of this shape has."""
+def check_weights(
+    where: str, config: ModelConfig, weights: Weights, spell: Callable[[str], str] = str
+) -> None:
+    """ModelError unless `weights` holds exactly the tensors that a model of this shape has.
+
+    `spell` turns a canonical name into the one that the user's file has.
+    """
     expected = expected_shapes(config)
-    missing = [name for name in expected if name not in weights]
+    missing = [spell(name) for name in expected if name not in weights]
     if missing:
         raise ModelError(f"{where}: {len(missing)} tensors are missing: {_some(missing)}")
     strange = [n for n in weights if n not in expected and not n.endswith(_DERIVED)]
@@ -48,7 +53,9 @@ def check_weights(where: str, config: ModelConfig, weights: Weights) -> None:
         )
     for name, shape in expected.items():
         if weights[name].shape != shape:
-            raise ModelError(f"{where}: tensor {name!r} is {weights[name].shape}, not {shape}")
+            raise ModelError(
+                f"{where}: tensor {spell(name)!r} is {weights[name].shape}, not {shape}"
+            )
 
 
 def _some(names: list[str]) -> str:
