@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from enginebench_reports.crossover import crossovers
-from enginebench_reports.groups import Group, curve, groups
+from enginebench_reports.groups import Group, curve, groups, without_null
 from enginebench_reports.interval import Ratio, paired_ratio
 from enginebench_reports.quantities import amount, quantity
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["NULL_ENGINES", "Answer", "answers", "no_answer"]
+__all__ = ["Answer", "answers", "no_answer"]
 
-NULL_ENGINES = frozenset({"echo"})
-"""Engines that compute nothing: they show the harness's own floor and win no comparison."""
 TIE = 1.03
 THROUGHPUT, TPOT, TTFT = "output_tokens_per_s", "tpot_s_p50", "ttft_s_p50"
 MEMORY = {"peak_gpu_memory_bytes": "GPU memory", "peak_rss_bytes": "memory"}
@@ -69,7 +67,7 @@ def answers(frame: pd.DataFrame) -> Sequence[Answer]:
 
     `frame` holds believable cells only.
     """
-    found = [Answer(group, said) for group in groups(frame) if (said := _sentences(group))]
+    found = [Answer(group, said) for group in groups(without_null(frame)) if (said := _sentences(group))]
     return sorted(found, key=lambda answer: -len(_contenders(answer.group)))
 
 
@@ -92,10 +90,8 @@ def _sentences(group: Group) -> Sequence[str]:
 
 
 def _contenders(group: Group) -> Sequence[str]:
-    """Labels with any throughput; null engines only when there is nobody else."""
-    null = set(group.frame.loc[group.frame["engine"].isin(NULL_ENGINES), "label"])
-    measured = [label for label in group.labels if curve(group, label, THROUGHPUT)]
-    return [label for label in measured if label not in null] or measured
+    """Labels with any throughput."""
+    return [label for label in group.labels if curve(group, label, THROUGHPUT)]
 
 
 def _alone(group: Group, name: str) -> str:

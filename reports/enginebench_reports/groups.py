@@ -11,10 +11,15 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from enginebench.results import CellResult
+
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Group", "Point", "curve", "groups"]
+__all__ = ["NULL_ENGINES", "Group", "Point", "curve", "groups", "is_null", "without_null"]
+
+NULL_ENGINES = frozenset({"echo"})
+"""Engines that compute nothing: they show what the harness itself can do and compete with nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,16 @@ class Group:
 
     def load_text(self, load: float) -> str:
         return f"{load:g} concurrent" if self.loop == "closed" else f"{load:g} requests/s"
+
+
+def is_null(result: CellResult) -> bool:
+    return result.cell.spec.engine in NULL_ENGINES
+
+
+def without_null(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of engines that compute, or all rows where there are no such."""
+    real = frame[~frame["engine"].isin(NULL_ENGINES)] if len(frame) else frame
+    return real if len(real) else frame
 
 
 def groups(frame: pd.DataFrame) -> Sequence[Group]:

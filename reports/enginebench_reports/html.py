@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +49,15 @@ def render(results: ResultSet, folder: Path) -> Sequence[Path]:
 
 def page(summary: Summary) -> str:
     """The whole document."""
-    return _environment().get_template("report.html.j2").render(
+    swatches = {name: CSS_NAMES[mark.colour] for name, mark in summary.marks.items()}
+    environment = _environment()
+    environment.filters["code"] = partial(_code, swatches=swatches)
+    return environment.get_template("report.html.j2").render(
         summary=summary,
         lead=summary.answers[0] if summary.answers else None,
         sections=list(_sections(summary)),
         invalid=sum(not cell.is_valid for cell in summary.cells),
-        swatches={name: CSS_NAMES[mark.colour] for name, mark in summary.marks.items()},
+        swatches=swatches,
         light=_variables({name: colour for colour, name in CSS_NAMES.items()}),
         dark=_variables({CSS_NAMES[colour]: other for colour, other in DARK.items()}),
         footnote=FOOTNOTE,
@@ -79,7 +84,6 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "code": _code,
         "day": day,
         "facts": facts,
         "machine_line": machine_line,
@@ -88,9 +92,15 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _code(text: str) -> Markup:
-    """Escaped text whose `backticks` are code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+def _code(text: str, swatches: Mapping[str, str]) -> Markup:
+    """Escaped text whose `backticks` are code, engines in their colour."""
+
+    def coloured(match: re.Match[str]) -> str:
+        colour = swatches.get(unescape(match[1]))
+        style = f' style="color: var({colour})"' if colour else ""
+        return f"<code{style}>{match[1]}</code>"
+
+    return Markup(re.sub(r"`([^`]+)`", coloured, str(escape(text))))
 
 
 def _variables(values: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["CSS_NAMES", "DARK", "INK", "MUTED", "Mark", "axes", "marks", "tidy"]
+__all__ = ["CSS_NAMES", "DARK", "FIGURE_INCHES", "INK", "MUTED", "Mark", "axes", "marks", "tidy"]
 
 INK, MUTED, GRID, PAPER = "#1b2130", "#5d6677", "#dde1e8", "#fefefe"
 SERIES = ("#1f5fbf", "#c4560a", "#12805c", "#8040b8", "#bb2d5b", "#756600", "#0b7c8f", "#5b5f66")

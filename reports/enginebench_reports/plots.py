@@ -24,9 +24,9 @@ from enginebench.errors import UsageError
 from enginebench.results import ResultSet
 from enginebench_reports.groups import Group, Point, curve, groups
 from enginebench_reports.labels import Ends, name_lines, nothing_to_draw
-from enginebench_reports.look import FONT_PT, INK, MUTED, PAPER, Mark, axes, marks, tidy
+from enginebench_reports.look import FIGURE_INCHES, FONT_PT, INK, MUTED, PAPER, Mark, axes, marks, tidy
 from enginebench_reports.measured import Floats, Measured
-from enginebench_reports.quantities import amount, quantity
+from enginebench_reports.quantities import quantity, tick
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +111,8 @@ def ttft_distribution(
     look = look or marks(cell.cell.spec.label for cell in results)
     chosen = load if load is not None else max(map(_load, results), default=None)
     samples = _ttft_samples(results, chosen)
-    where = "" if chosen is None else f" at {chosen:g}"
+    closed = any(cell.cell.load.users is not None for cell in results)
+    where = "" if chosen is None else f" at {chosen:g} {'concurrent' if closed else 'requests/s'}"
     tidy(ax, title=f"Time to first token{where}", x="TTFT, ms", y="requests, %")
     if not samples:
         return nothing_to_draw(ax)
@@ -130,11 +131,11 @@ def memory(
     data: ResultSet | pd.DataFrame | Group, *, ax: Axes | None = None, look: Look | None = None
 ) -> Axes:
     """Peak memory of each engine over its loads: resident, and GPU memory where there is any."""
-    ax = ax or axes()
     series = _series(data)
     look = look or marks(each.name for each in series)
-    tidy(ax, title="Peak memory", x="")
     bars = [bar for each in series for bar in _memory_bars(each)]
+    ax = ax or axes((FIGURE_INCHES[0], max(1.6, 0.8 + 0.45 * len(bars))))
+    tidy(ax, title="Peak memory", x="")
     if not bars:
         return nothing_to_draw(ax)
     for row, (name, _, peak) in enumerate(bars):
@@ -155,7 +156,7 @@ def memory(
     ax.grid(visible=False, axis="y")
     ax.spines["bottom"].set_visible(False)
     ax.set_xticks([])
-    ax.set_ylim(max(len(bars), 4) - 0.4, -0.6)  # first on top
+    ax.set_ylim(max(len(bars), 2) - 0.4, -0.6)  # first on top
     ax.set_xlim(0, max(peak for _, _, peak in bars) / 1e9 * 1.22)
     return ax
 
@@ -248,7 +249,7 @@ def _thousands(ax: Axes, axis: str) -> None:
 
     which = ax.xaxis if axis == "x" else ax.yaxis
     which.set_major_locator(MaxNLocator(5))
-    which.set_major_formatter(FuncFormatter(lambda value, _: amount(value)))
+    which.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
 
 def _plain_log_ticks(ax: Axes) -> None:
@@ -257,7 +258,7 @@ def _plain_log_ticks(ax: Axes) -> None:
     low, high = ax.get_xlim()
     subs = (1.0, 2.0, 5.0) if high / low < 200 else (1.0,)
     ax.xaxis.set_major_locator(LogLocator(10, subs=subs))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: amount(value)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 

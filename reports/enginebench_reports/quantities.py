@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["DASH", "amount", "in_unit", "quantity"]
+__all__ = ["DASH", "amount", "in_unit", "quantity", "tick"]
 
 DASH = "–"
 SCALES = {
@@ -15,17 +15,21 @@ SHARES = {"share": (0.01, "%"), "0 or 1": (1.0, "")}
 
 
 def amount(value: float | None) -> str:
-    """A bare number: 3 significant digits, thousands separated; whole numbers stay whole."""
+    """A measured number: 3 significant digits, trailing zeros kept, thousands separated."""
     if value is None or not math.isfinite(value):
         return DASH
     if value == 0:
         return "0"
     if abs(value) < 1000:
         value = float(f"{value:.3g}")
-    if abs(value) >= 1000 or (value == int(value) and abs(value) < 1e15):
-        return f"{value:,.0f}"
-    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:.{min(decimals, 6)}f}"
+    decimals = 2 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{min(max(decimals, 0), 6)}f}"
+
+
+def tick(value: float) -> str:
+    """A round number, as on an axis or of things counted: no zeros after the point."""
+    text = amount(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def in_unit(value: float | None, unit: str) -> tuple[str, str]:

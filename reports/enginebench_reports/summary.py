@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from enginebench.results import CellResult, ResultSet
 from enginebench.types import MetricInfo
 from enginebench_reports.answer import Answer, answers, no_answer
-from enginebench_reports.groups import Group, groups
+from enginebench_reports.groups import Group, groups, is_null, without_null
 from enginebench_reports.look import Mark, marks
 from enginebench_reports.validity import Flag, flags
 
@@ -73,8 +73,14 @@ class Summary:
         return self.answers[0].text if self.answers else no_answer(self.frame)
 
     def believable(self, group: Group) -> pd.DataFrame:
-        """The rows of a group that figures may be drawn from."""
-        return group.frame[[self.cells[int(row)].is_valid for row in group.frame.index]]
+        """The rows of a group that figures are drawn from: no invalid cells, no null engines."""
+        valid = group.frame[[self.cells[int(row)].is_valid for row in group.frame.index]]
+        return without_null(valid)
+
+    @property
+    def null_engines(self) -> Sequence[str]:
+        """Engines here that compute nothing."""
+        return sorted({each.cell.spec.label for each in self.results if is_null(each)})
 
     def results_of(self, group: Group) -> ResultSet:
         """The believable cells of a group."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from enginebench_reports.groups import Group
+from enginebench_reports.groups import Group, is_null
 from enginebench_reports.percentiles import (
     PERCENTS,
     bounded_from,
@@ -18,7 +18,7 @@ from enginebench_reports.percentiles import (
     is_supported,
     printed_from,
 )
-from enginebench_reports.quantities import DASH, amount
+from enginebench_reports.quantities import DASH, amount, tick
 from enginebench_reports.summary import CellSummary, Summary
 
 __all__ = ["FOOTNOTE", "Entry", "Heading", "Row", "Table", "result_table"]
@@ -43,6 +43,10 @@ class Heading:
     scale: float = 1.0
     percent: int | None = None
     samples: str = "requests_ok"
+
+    @property
+    def is_count(self) -> bool:
+        return self.metric.startswith("requests_") and not self.metric.endswith("_s")
 
     @property
     def full_title(self) -> str:
@@ -105,8 +109,8 @@ HEADINGS: Sequence[Heading] = (
     *_percentile_headings("TTFT", "ttft_s"),
     *_percentile_headings("TPOT", "tpot_s"),
     *_percentile_headings("ITL", "itl_s", "itl_samples"),
-    Heading("", "requests/s", "", "requests_per_s"),
-    Heading("", "requests", "", "requests_ok"),
+    Heading("", "req/s", "", "requests_per_s"),
+    Heading("", "ok", "", "requests_ok"),
     Heading("", "errors", "", "requests_failed"),
     Heading("peak memory", "resident", "MB", "peak_rss_bytes", 1e6),
     Heading("peak memory", "GPU", "MB", "peak_gpu_memory_bytes", 1e6),
@@ -154,7 +158,7 @@ def _best(summary: Summary, numbers: Sequence[int]) -> Mapping[tuple[str, float]
     found: dict[tuple[str, float], float] = {}
     for load in {_load(summary.cells[number]) for number in numbers}:
         rivals = [summary.cells[n] for n in numbers if _load(summary.cells[n]) == load]
-        rivals = [cell for cell in rivals if cell.is_valid]
+        rivals = [cell for cell in rivals if cell.is_valid and not is_null(cell.result)]
         if len({cell.result.cell.spec.label for cell in rivals}) < 2:
             continue
         for metric, choose in CONTESTED.items():
@@ -190,14 +194,14 @@ def _entry(cell: CellSummary, heading: Heading, best: float | None) -> Entry:
     samples = cell.figures.get(heading.samples) or 0.0
     if value is None:
         return Entry(DASH, note=_why_missing(heading, samples))
-    text, note = amount(value / heading.scale), ""
+    text, note = (tick if heading.is_count else amount)(value / heading.scale), ""
     if heading.percent is not None and not is_bounded(heading.percent, samples):
         text = f"~{text}"
         note = (
             f"estimate from {samples:.0f} samples; a 99%-confidence bound needs "
             f"{bounded_from(heading.percent)}"
         )
-    return Entry(text, value, note, is_best=cell.is_valid and value == best)
+    return Entry(text, value, note, is_best=not is_null(cell.result) and cell.is_valid and value == best)
 
 
 def _why_missing(heading: Heading, samples: float) -> str:

@@ -1,0 +1,150 @@
+"""The Markdown report: a summary that reads well in a pull request, plots beside it as PNG.
+
+Percentiles of one latency share a column, so that the table stays narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from enginebench.results import ResultSet
+from enginebench_reports.figures import Drawing, draw
+from enginebench_reports.groups import Group
+from enginebench_reports.provenance import day, machine_line
+from enginebench_reports.summary import Summary
+from enginebench_reports.tables import FOOTNOTE, Entry, Heading, Row, Table, result_table
+
+__all__ = ["render", "text"]
+
+
+def render(results: ResultSet, folder: Path) -> Sequence[Path]:
+    """The `markdown` report: report.md and the plots that it shows."""
+    summary = Summary.of(results)
+    drawn = list(draw(summary))
+    plots = folder / "plots"
+    plots.mkdir(exist_ok=True)
+    written = [folder / "report.md"]
+    for _, drawings in drawn:
+        for drawing in drawings:
+            path = plots / f"{drawing.name}.png"
+            path.write_bytes(drawing.png())
+            written.append(path)
+    written[0].write_text(text(summary, drawn), encoding="utf-8")
+    return written
+
+
+def text(summary: Summary, drawn: Sequence[tuple[Group, Sequence[Drawing]]] = ()) -> str:
+    """The document; images are referred to in `plots/`."""
+    lines = [f"# {summary.headline}", ""]
+    lines += _where_measured(summary)
+    drawings = {id(group): figures for group, figures in drawn}
+    for group in summary.groups:
+        lines += _section(summary, group, drawings.get(id(group), ()))
+    lines += _doubts(summary)
+    for run in summary.results.runs:
+        if run.command:
+            lines += ["## Repeat it", "", "```", run.command, "```", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _where_measured(summary: Summary) -> Iterator[str]:
+    for run in summary.results.runs:
+        parts = [run.name, day(run), machine_line(run.machine), f"enginebench {run.enginebench_version}"]
+        yield " · ".join(part for part in parts if part)
+        yield ""
+
+
+def _section(summary: Summary, group: Group, drawings: Sequence[Drawing]) -> Iterator[str]:
+    yield f"## {group.title}"
+    yield ""
+    if group.options:
+        yield group.options
+        yield ""
+    for answer in summary.answers[1:]:
+        if answer.group.frame.index.isin(group.frame.index).all():
+            yield answer.text
+            yield ""
+    yield from _table(result_table(summary, group))
+    yield ""
+    yield FOOTNOTE
+    yield ""
+    for drawing in drawings:
+        yield f"![{drawing.text}](plots/{drawing.name}.png)"
+    yield ""
+
+
+def _table(table: Table) -> Iterator[str]:
+    columns = list(_columns(table.headings))
+    titles = ["engine", "at once" if "concurrent" in table.load_title else "offered/s"]
+    titles += ["repeat"] if table.has_repeats else []
+    titles += [_title([table.headings[place] for place in places]) for places in columns]
+    titles.append("verdict")
+    yield _line(titles)
+    yield _line(["---"] + ["---:"] * (len(titles) - 2) + ["---"])
+    for row in table.rows:
+        yield _line(_cells(row, columns, table.has_repeats))
+
+
+def _columns(headings: Sequence[Heading]) -> Iterator[Sequence[int]]:
+    """Places of headings that share a column: percentiles of one family, others alone."""
+    places = range(len(headings))
+
+    def shared(place: int) -> str | int:
+        return headings[place].family if headings[place].percent is not None else place
+
+    for _, together in groupby(places, key=shared):
+        yield list(together)
+
+
+def _title(headings: Sequence[Heading]) -> str:
+    first = headings[0]
+    if len(headings) == 1:
+        return " ".join(part for part in (first.full_title, first.unit) if part)
+    return f"{first.family} {first.unit} " + " / ".join(heading.title for heading in headings)
+
+
+def _cells(row: Row, columns: Sequence[Sequence[int]], has_repeats: bool) -> Iterator[str]:
+    yield row.label
+    yield f"{row.load:g}"
+    if has_repeats:
+        yield str(row.repeat)
+    for places in columns:
+        yield " / ".join(_entry(row.entries[place]) for place in places)
+    state = row.cell.result.status.state
+    yield state if state != "ok" else row.status
+
+
+def _entry(entry: Entry) -> str:
+    return f"**{entry.text}**" if entry.is_best else entry.text
+
+
+def _line(cells: Sequence[str] | Iterator[str]) -> str:
+    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
+
+
+def _plain(value: str) -> str:
+    """One line, no table syntax of its own."""
+    return " ".join(value.split()).replace("|", "\\|")
+
+
+def _doubts(summary: Summary) -> Iterator[str]:
+    doubted = [cell for cell in summary.cells if cell.flags]
+    if not doubted:
+        return
+    yield "## Reasons to doubt"
+    yield ""
+    for cell in doubted:
+        planned = cell.result.cell
+        for flag in cell.flags:
+            where = f"{planned.spec.label}, {planned.load}, {planned.spec.model} on {planned.spec.hardware}"
+            yield f"- **{flag.level}** {where}: {_plain(flag.reason)}"
+        if cell.result.status.log_tail:
+            yield from ["", "  ```", *_indented(cell.result.status.log_tail), "  ```", ""]
+    yield ""
+
+
+def _indented(log: str) -> Iterator[str]:
+    for line in log.splitlines():
+        yield "  " + line.replace("```", "'''")
