@@ -16,7 +16,7 @@ __all__ = ["enginebench_commands", "enginebench_resolve_model"]
 
 @hookimpl
 def enginebench_resolve_model(name: str) -> ModelInfo | None:
-    """None for names that mean nothing here and resemble nothing (a remote server may know them)."""
+    """None for names that mean nothing here and resemble nothing that does."""
     from pathlib import Path
 
     from enginebench_models.hub import looks_like_hub_id

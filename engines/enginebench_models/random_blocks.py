@@ -44,7 +44,7 @@ def _shape_floats(dtype: str, mantissa_bits: int, bias: int) -> Callable[[Bytes,
 
 
 def _set_half(field: NDArray[np.uint16], magnitude: float, *, signed: bool) -> None:
-    """Turn random bits into half floats of `magnitude` times 2/3 to 4/3, of any sign if `signed`."""
+    """Turn random bits into half floats: 2/3 to 4/3 of `magnitude`, of any sign if `signed`."""
     fraction = (field & np.uint16(_HALF_MANTISSA)).astype(np.float32) / np.float32(1024)
     scales = (fraction + np.float32(1)) * np.float32(magnitude / 1.5)
     sign = field & np.uint16(_SIGN if signed else 0)

@@ -11,7 +11,7 @@ from rich.table import Table
 from enginebench_models.cache import cached_path, is_pulled
 from enginebench_models.model import Model
 from enginebench_models.registry import REGISTRY
-from enginebench_models.synthetic import PREFIX, TYPE_NAMES, open_synthetic
+from enginebench_models.synthetic import PREFIX, TYPE_NAMES, synthetic_weights
 from enginebench_models.synthetic_shapes import SHAPES
 
 __all__ = ["model_tables", "registry_table", "synthetic_table"]
@@ -30,15 +30,13 @@ def registry_table() -> Table:
 def synthetic_table() -> Table:
     """Synthetic models with their sizes in the default type and the smallest one."""
     table = _table("Random weights at true shapes", "name", "parameters", "bf16", "q4_k_m")
-    for shape in SHAPES:
-        plain, small = (
-            open_synthetic(f"{PREFIX}{shape}@{type}").info for type in ("bf16", "q4_k_m")
-        )
+    for name, config in SHAPES.items():
+        plain, small = (synthetic_weights(config, type) for type in ("bf16", "q4_k_m"))
         table.add_row(
-            PREFIX + shape,
-            f"{plain.parameters or 0:,}",
-            megabytes(plain.size_bytes or 0),
-            megabytes(small.size_bytes or 0),
+            PREFIX + name,
+            f"{plain.parameters:,}",
+            megabytes(plain.size_bytes),
+            megabytes(small.size_bytes),
         )
     table.caption = f"add @TYPE for one of {', '.join(TYPE_NAMES)}; bf16 if none is given"
     return table

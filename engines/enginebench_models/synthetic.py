@@ -26,7 +26,7 @@ from enginebench_models.synthetic_vocabulary import vocabulary_metadata
 from enginebench_models.tokenizer_gguf import read_token_table, tokenizer_from_gguf
 from enginebench_models.weights import Tensor, Weights
 
-__all__ = ["PREFIX", "TYPE_NAMES", "open_synthetic"]
+__all__ = ["PREFIX", "TYPE_NAMES", "open_synthetic", "synthetic_weights"]
 
 PREFIX = "synthetic:"
 _PLAIN = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
@@ -44,10 +44,7 @@ def open_synthetic(name: str) -> Model:
     if type_name not in ("", *TYPE_NAMES):
         raise UnknownNameError("synthetic weight type", type_name, TYPE_NAMES)
     config, precision = SHAPES[shape_name], type_name or "bf16"
-    weights = Weights(
-        _tensor(tensor, shape, _type(config, tensor, shape, precision))
-        for tensor, shape in expected_shapes(config).items()
-    )
+    weights = synthetic_weights(config, precision)
     metadata = vocabulary_metadata(config.vocab_size)
     table = read_token_table(metadata, name)
     first, end = ordinary_range(config.vocab_size, len(table.texts), table.special_ids)
@@ -65,6 +62,14 @@ def open_synthetic(name: str) -> Model:
     )
     template = chat_template_from_gguf(metadata, table)
     return Model(info, config, weights, template, partial(tokenizer_from_gguf, metadata, name))
+
+
+def synthetic_weights(config: ModelConfig, precision: str) -> Weights:
+    """Random tensors of a model of this shape; `precision` is one of TYPE_NAMES."""
+    return Weights(
+        _tensor(name, shape, _type(config, name, shape, precision))
+        for name, shape in expected_shapes(config).items()
+    )
 
 
 def _type(config: ModelConfig, name: str, shape: tuple[int, ...], precision: str) -> GGMLType:

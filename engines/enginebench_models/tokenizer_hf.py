@@ -1,4 +1,4 @@
-"""Tokenizer and chat template from a Hugging Face folder (tokenizer.json and the files beside it)."""
+"""Tokenizer and chat template from a Hugging Face folder: tokenizer.json and what is beside it."""
 
 from __future__ import annotations
 
