@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -23,7 +24,7 @@ from enginebench.progress import Listener
 from enginebench.results import CellStatus
 from enginebench.types import Cell, Plan
 
-__all__ = ["LiveDisplay", "PlainDisplay", "RunView", "display_for"]
+__all__ = ["Display", "LiveDisplay", "PlainDisplay", "RunView", "display_for"]
 
 RATE_WINDOW_S = 5.0
 LINE_EVERY_S = 10.0
@@ -31,7 +32,15 @@ SHOWN_CELLS = 12
 Clock = Callable[[], float]
 
 
-def display_for(console: Console) -> Listener:
+class Display(Listener, Protocol):
+    """A Listener that may hold the terminal."""
+
+    def close(self) -> None:
+        """Give the terminal back; may be called again, also when the run ended early."""
+        ...
+
+
+def display_for(console: Console) -> Display:
     """The live display if `console` is a terminal, else plain lines."""
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
 
@@ -114,8 +123,8 @@ class RunView:
         return f"{as_clock(self.elapsed_s())} elapsed, about {as_clock(self.left_s())} left"
 
     def _skip_before(self, cell: Cell) -> None:
-        """A resumed run starts in the middle: what comes before is not to be estimated."""
-        if self.plan is None or self._estimate is None or self.done:
+        """A resumed run leaves cells out: those before this one are not to be estimated."""
+        if self.plan is None or self._estimate is None:
             return
         for earlier in self.plan.cells[: cell.index]:
             self._estimate.skip(earlier)
@@ -158,6 +167,9 @@ class PlainDisplay:
     def run_finished(self, folder: Path) -> None:
         self._line(f"all cells done after {as_clock(self._view.elapsed_s())}")
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def _line(self, text: str) -> None:
         self._last_line = self._clock()
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -195,7 +207,7 @@ class LiveDisplay:
         self._live.stop()
 
     def close(self) -> None:
-        """Give the terminal back, also when the run ended early."""
+        """See `Display.close`."""
         self._live.stop()
 
     def _picture(self) -> RenderableType:

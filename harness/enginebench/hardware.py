@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from enginebench.errors import UsageError
+from enginebench.nvml import gpu_session
 from enginebench.types import Hardware
 
 __all__ = ["Capacity", "default_hardware", "parse_hardware", "this_capacity"]
@@ -102,16 +103,8 @@ def _devices(text: str, numbers: tuple[int, ...], capacity: Capacity) -> tuple[i
 
 
 def _count_gpus() -> int:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no NVIDIA driver: no GPU
-        return 0
-    try:
-        return int(pynvml.nvmlDeviceGetCount())
-    finally:
-        pynvml.nvmlShutdown()
+    with gpu_session() as gpus:
+        return len(gpus)
 
 
 def _usable_gpus(count: int) -> tuple[int, ...]:

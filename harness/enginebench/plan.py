@@ -64,10 +64,11 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan, and what `all` could not include in it."""
+    """A plan, what `all` could not include in it, and whether it is ordered to reuse servers."""
 
     plan: Plan
     left_out: tuple[LeftOut, ...]
+    reuse_servers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,8 @@ def build_plan(
         raise UsageError("no engine can run:\n" + "\n".join(f"  {out}" for out in left_out))
     _try_workload(workload, cells, models)
     name = options.name or "-".join(_safe(model) for model in models)[:60]
-    return Planned(Plan(name, options.seed, cells, models), tuple(left_out))
+    plan = Plan(name, options.seed, cells, models)
+    return Planned(plan, tuple(left_out), options.reuse_servers)
 
 
 def why_not(engine: Engine, settings: Sequence[Setting] = ()) -> LeftOut | None:
@@ -129,7 +131,7 @@ def why_not(engine: Engine, settings: Sequence[Setting] = ()) -> LeftOut | None:
     given = {setting.option for setting in settings if setting.target == engine.name}
     for option in engine.options:
         if option.required and option.name not in given:
-            fix = f"add --set {engine.name}.{option.name}=... ({option.help})"
+            fix = f"add --set {engine.name}.{option.name}=VALUE ({option.help})"
             return LeftOut(engine.name, f"it needs the option {option.name!r}", fix)
     return None
 

@@ -1,0 +1,100 @@
+"""A run from its plan to its report: executed, shown while it goes on, summed up at the end."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from enginebench.cli.output import output_console
+from enginebench.plugins import PluginManager
+from enginebench.progress import Listener
+from enginebench.results import ResultSet
+
+if TYPE_CHECKING:
+    from enginebench.execute import RunOutcome
+    from enginebench.plan import Planned
+
+__all__ = ["NewRun", "ResumedRun", "measure"]
+
+INTERRUPTED = 130
+"""The shell's exit code for a command that Ctrl-C ended."""
+LOG_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to begin."""
+
+    planned: Planned
+    folder: Path
+
+    def execute(self, listener: Listener, manager: PluginManager) -> RunOutcome:
+        from enginebench.execute import run_plan
+        from enginebench.run_settings import RunSettings
+
+        return run_plan(
+            self.planned.plan,
+            self.folder,
+            listener,
+            command=shlex.join(["bench", *sys.argv[1:]]),
+            settings=RunSettings(reuse_servers=self.planned.reuse_servers),
+            manager=manager,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ResumedRun:
+    """A run to go on with."""
+
+    folder: Path
+    retry_failed: bool
+
+    def execute(self, listener: Listener, manager: PluginManager) -> RunOutcome:
+        from enginebench.execute import resume
+
+        return resume(self.folder, listener, retry_failed=self.retry_failed, manager=manager)
+
+
+def measure(work: NewRun | ResumedRun, manager: PluginManager, *, with_report: bool) -> int:
+    """Execute, show, report; returns the exit code."""
+    from enginebench.display import display_for
+
+    display = display_for(output_console())
+    try:
+        outcome = work.execute(display, manager)
+    except KeyboardInterrupt:
+        display.close()
+        if work.folder.exists():
+            click.echo(f"stopped; go on with: bench run --resume {work.folder}", err=True)
+        return INTERRUPTED
+    finally:
+        display.close()
+    _sum_up(outcome.folder, manager, with_report)
+    return 1 if outcome.failed else 0
+
+
+def _sum_up(folder: Path, manager: PluginManager, with_report: bool) -> None:
+    from enginebench.cli.report import default_formats, render_reports
+    from enginebench.result_table import result_table
+    from enginebench.store import load
+
+    results = load(folder)
+    _print_failures(results)
+    output_console().print(result_table(results))
+    if with_report:
+        for path in render_reports(results, default_formats(manager), folder / "report"):
+            click.echo(f"report: {path}")
+    click.echo(f"Run folder: {folder}")
+
+
+def _print_failures(results: ResultSet) -> None:
+    for result in results:
+        if result.status.state == "failed":
+            click.echo(f"failed: {result.cell.id}: {result.status.error}", err=True)
+            for line in result.status.log_tail.splitlines()[-LOG_LINES:]:
+                click.echo(f"    {line}", err=True)

@@ -1,0 +1,100 @@
+"""The options of `bench run` that shape the plan: one for each key of `plan.toml`.
+
+All of them are taken as texts: `enginebench.options` reads them by the rules of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from enginebench.options import OPTION_KEYS, RawOptions
+
+__all__ = ["engine_options", "plan_options", "raw_options"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_HELP = {
+    "engines": ("NAMES", "Comma list, or all: every one that can run here. [all]"),
+    "model": (
+        "MODELS",
+        "Comma list of registry names, .gguf files, folders, hub ids, synthetic:NAME, "
+        "remote:NAME. [smollm2-135m]",
+    ),
+    "hardware": (
+        "HW",
+        "Comma list of cpu:2, cuda:0, cuda:0,1 (one entry), cuda:0+cpu:8. "
+        "[the first GPU, else all cores]",
+    ),
+    "concurrency": ("N,...", "Closed loop: how many users at a time. [1,16]"),
+    "workload": ("NAME", "What the requests are like; `bench workloads` lists them. [fixed]"),
+    "requests": ("N", "Measured requests of a cell."),
+    "duration": (
+        "SECONDS",
+        "How long a cell is measured; with --requests, whichever ends first. "
+        "[10; no limit where only --requests is given]",
+    ),
+    "input_tokens": ("N,...", "Prompt lengths, an option of the workload."),
+    "output_tokens": ("N,...", "Answer lengths, an option of the workload."),
+    "warmup": ("N", "Requests of a cell that come before the measured ones. [1]"),
+    "repeats": ("N", "How often everything is measured, engines taking turns. [1]"),
+    "seed": ("N", "Decides the prompts. [0]"),
+    "reuse_servers": (None, "One server for all loads of an engine, whose cells then follow on."),
+    "set": ("TARGET.OPTION=V,...", "An option of an engine or workload; several values: a sweep."),
+    "name": ("NAME", "Ends the name of the Run folder. [the models]"),
+    "url": (
+        "URL",
+        "A running OpenAI-compatible server: alone, or beside others with --engines all or url,...",
+    ),
+}
+_SEVERAL_TIMES = frozenset({"set"})
+
+
+def plan_options(function: Function) -> Function:
+    """Add all of them to a command, under their keys (`set` as `settings`)."""
+    for key in reversed(OPTION_KEYS):
+        metavar, text = _HELP[key]
+        function = click.option(
+            _flag(key),
+            _parameter(key),
+            metavar=metavar,
+            help=text,
+            multiple=key in _SEVERAL_TIMES,
+            is_flag=metavar is None,
+        )(function)
+    return function
+
+
+def engine_options(function: Function) -> Function:
+    """Those that make sense for one engine alone: model, hardware, settings."""
+    for name, parameter, metavar, text in (
+        ("--set", "settings", "OPTION=VALUE", "An option of the engine; `bench engines` NAME."),
+        ("--hardware", "hardware", "HW", "cpu:2, cuda:0, cuda:0,1 or cuda:0+cpu:8."),
+        ("--model", "model", "MODEL", "As in `bench run`. [smollm2-135m]"),
+    ):
+        function = click.option(
+            name, parameter, metavar=metavar, help=text, multiple=name == "--set"
+        )(function)
+    return function
+
+
+def raw_options(values: Mapping[str, Any]) -> RawOptions:
+    """Those that were typed, as texts under their keys."""
+    given = {key: values[_parameter(key)] for key in OPTION_KEYS}
+    return {key: _texts(value) for key, value in given.items() if value not in (None, False, ())}
+
+
+def _texts(value: Any) -> list[str]:
+    if value is True:
+        return ["true"]
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def _parameter(key: str) -> str:
+    return "settings" if key == "set" else key

@@ -1,0 +1,74 @@
+"""`bench report`: Run folders through report plugins. Starts no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from enginebench import plugins
+from enginebench.errors import StoreError, UnknownNameError, UsageError
+from enginebench.store import load
+
+if TYPE_CHECKING:
+    from enginebench.results import ResultSet
+    from enginebench.types import Report
+
+__all__ = ["default_formats", "render_reports", "report"]
+
+DEFAULT_FORMATS = ("html", "markdown", "plots")
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format", "formats", metavar="NAMES", help=f"Comma list. [{','.join(DEFAULT_FORMATS)}]"
+)
+@click.option(
+    "--out",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Where the files go. [RUN/report; ./report for several Runs]",
+)
+@click.pass_obj
+def report(
+    manager: plugins.PluginManager, runs: Sequence[Path], formats: str | None, out: Path | None
+) -> None:
+    """Render Run folders; several are compared in one report.
+
+    Prints the main file of each format.
+    """
+    chosen = default_formats(manager) if formats is None else _named(formats, manager)
+    results = load(*runs)
+    folder = out or (runs[0] / "report" if len(runs) == 1 else Path("report"))
+    for path in render_reports(results, chosen, folder):
+        click.echo(path)
+
+
+def default_formats(manager: plugins.PluginManager) -> Sequence[Report]:
+    """Those of the default formats that are installed."""
+    known = plugins.reports(manager)
+    return [known[name] for name in DEFAULT_FORMATS if name in known]
+
+
+def render_reports(results: ResultSet, reports: Sequence[Report], folder: Path) -> Iterator[Path]:
+    """Render one after another; yields the main file of each."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write the report into {folder}: {error.strerror}") from error
+    for each in reports:
+        yield from each.render(results, folder)[:1]
+
+
+def _named(text: str, manager: plugins.PluginManager) -> Sequence[Report]:
+    known = plugins.reports(manager)
+    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in names:
+        if not name:
+            raise UsageError(f"--format {text!r}: a name is empty")
+        if name not in known:
+            raise UnknownNameError("report format", name, known)
+    return [known[name] for name in names]
