@@ -49,10 +49,11 @@ class GemvConfig:
 
 @dataclass(frozen=True, slots=True)
 class GemvRule:
-    """The configuration for products with M <= max_m and N <= max_n; the first rule that fits is taken."""
+    """The configuration for M, N and K up to these; of a chip's rules the first that fits is taken."""
 
     max_m: int
     max_n: int
+    max_k: int
     config: GemvConfig
 
 
@@ -78,8 +79,8 @@ class Chip:
     sample: SampleConfig
 
 
-_ANY_N = 2**31 - 1
-_SAMPLE = SampleConfig(tile=4096, num_warps=4, filter_tile=8192, filter_warps=16)
+_ANY = 2**31 - 1
+_SAMPLE = SampleConfig(tile=2048, num_warps=4, filter_tile=4096, filter_warps=16)
 
 
 def _hopper(sm_count: int) -> Chip:
@@ -89,9 +90,9 @@ def _hopper(sm_count: int) -> Chip:
         decode=DecodeConfig(tile=64, programs_per_sm=4, num_warps=4, num_stages=3),
         prefill=PrefillConfig(rows=128, tile=64, num_warps=8, num_stages=3),
         gemv=(
-            GemvRule(1, _ANY_N, GemvConfig("fma", 4, 1024, 1, 4, 1)),
-            GemvRule(16, 4096, GemvConfig("dot", 64, 128, 4, 4, 4)),
-            GemvRule(16, _ANY_N, GemvConfig("dot", 64, 128, 1, 4, 4)),
+            GemvRule(1, _ANY, _ANY, GemvConfig("fma", 4, 1024, 1, 4, 1)),
+            GemvRule(16, 4096, _ANY, GemvConfig("dot", 64, 128, 4, 4, 4)),
+            GemvRule(16, _ANY, _ANY, GemvConfig("dot", 64, 128, 1, 4, 4)),
         ),
         sample=_SAMPLE,
     )
@@ -121,9 +122,9 @@ def chip(device: torch.device) -> Chip:
     return row(properties.multi_processor_count)
 
 
-def gemv_config(device: torch.device, m: int, n: int) -> GemvConfig | None:
-    """The configuration for x (m, K) times W (n, K) transposed; None: use the library's product."""
+def gemv_config(device: torch.device, m: int, n: int, k: int) -> GemvConfig | None:
+    """The configuration for x (m, k) times W (n, k) transposed; None: use the library's product."""
     for rule in chip(device).gemv:
-        if m <= rule.max_m and n <= rule.max_n:
+        if m <= rule.max_m and n <= rule.max_n and k <= rule.max_k:
             return rule.config
     return None

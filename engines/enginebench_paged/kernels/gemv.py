@@ -148,7 +148,7 @@ def skinny_linear(
     require_shape("out", out, m, n)
     require_contiguous(out=out)
     if config is None:
-        config = gemv_config(x.device, m, n) or _FALLBACK
+        config = gemv_config(x.device, m, n, k) or _FALLBACK
     require(config.kind == "dot" or m == 1, f'"fma" multiplies one row, x has {m}')
     split = config.split_k > 1
     target = out

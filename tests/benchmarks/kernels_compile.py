@@ -1,0 +1,210 @@
+"""Compiles the paged kernels for a chip that need not be here, and prints registers, spills and memory.
+
+    PYTHONPATH=engines:harness python tests/benchmarks/kernels_compile.py [--capability 90]
+
+Shapes and configurations are those that an H100 gets for Qwen2.5-3B and Llama-3.1-8B. ptxas comes with Triton.
+A kernel that spills, or whose stages exceed shared memory, shows here before a GPU is asked for.
+"""
+
+import argparse
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from enginebench_paged.kernels import (
+    activation,
+    attention_decode,
+    attention_prefill,
+    configs,
+    gemv,
+    norm,
+    rope_cache,
+    sampling,
+)
+
+CHIP = configs._hopper(132)
+FLOATS = {"eps": "fp32", "scale_log2": "fp32", "softcap": "fp32"}
+
+
+@dataclass(frozen=True)
+class Build:
+    name: str
+    kernel: Any
+    types: dict[str, str]  # of the pointers and of the scalars that are no plain i32
+    constants: dict[str, Any]
+    options: dict[str, int]
+    plain: tuple[str, ...] = ()  # integers that 16 need not divide
+
+
+def builds() -> Iterator[Build]:
+    yield from _small()
+    yield from _attention()
+    yield from _gemv()
+    yield from _sampling()
+
+
+def _small() -> Iterator[Build]:
+    for add in (False, True):
+        types = dict.fromkeys(("x", "residual", "weight", "out", "total_out"), "*bf16")
+        constants = {"COLUMNS": 2048, "BLOCK": 2048, "ADD": add}
+        name = "add_rms_norm" if add else "rms_norm"
+        yield Build(name, norm._rms_norm_kernel, types, constants, {"num_warps": 4})
+    types = {"gate_up": "*bf16", "out": "*bf16"}
+    constants = {"COLUMNS": 11008, "BLOCK": 1024}
+    yield Build("silu_mul", activation._silu_mul_kernel, types, constants, {"num_warps": 4})
+    types = dict.fromkeys(("q", "k", "v", "k_cache", "v_cache", "q_norm", "k_norm", "out"), "*bf16")
+    types |= {"positions": "*i64", "slots": "*i64", "cos_sin": "*fp32"}
+    for normed in (False, True):
+        constants = {
+            "BLOCK_SIZE": 16, "N_HEADS": 16, "N_KV_HEADS": 2, "HALF": 64, "HALF_PAD": 64,
+            "HEADS": 4, "Q_NORMED": normed, "K_NORMED": normed,
+        }  # fmt: skip
+        name = f"rope_and_cache{' normed' if normed else ''}"
+        yield Build(name, rope_cache._rope_cache_kernel, types, constants, {"num_warps": 1})
+
+
+def _attention() -> Iterator[Build]:
+    decode, prefill = CHIP.decode, CHIP.prefill
+    lists = {"block_tables": "*i32", "context_lens": "*i32", "query_starts": "*i32"}
+    caches = dict.fromkeys(("q", "k_cache", "v_cache", "out"), "*bf16")
+    for label, heads, kv_heads, dim, window, softcap in (
+        ("3B", 16, 2, 128, 0, False),
+        ("8B", 32, 8, 128, 0, False),
+        ("gemma", 8, 4, 256, 4096, True),
+        ("dim 80", 32, 32, 80, 0, False),
+    ):
+        d_pad = triton.next_power_of_2(dim)
+        common = {
+            "N_HEADS": heads, "GROUP": heads // kv_heads, "HEAD_DIM": dim, "D_PAD": d_pad,
+            "BLOCK_SIZE": 16, "WINDOW": window, "SOFTCAP": softcap,
+        }  # fmt: skip
+        for split in (False, True):
+            types = caches | lists | {"partial": "*fp32" if split else "*bf16"}
+            types["partial_lse"] = types["partial"]
+            tile = attention_decode.fitting_tile(decode.tile, d_pad, 2)
+            constants = common | {"GROUP_PAD": 16, "TILE": tile, "SPLIT": split}
+            options = {"num_warps": decode.num_warps, "num_stages": decode.num_stages}
+            name = f"decode {label}{' split' if split else ''}"
+            yield Build(name, attention_decode._decode_kernel, types, constants, options)
+        tile = attention_decode.fitting_tile(prefill.tile, d_pad, 2)
+        constants = common | {"ROWS": prefill.rows, "TILE": tile}
+        options = {"num_warps": prefill.num_warps, "num_stages": prefill.num_stages}
+        yield Build(
+            f"prefill {label}", attention_prefill._prefill_kernel, caches | lists, constants, options
+        )
+    types = {"partial": "*fp32", "partial_lse": "*fp32", "out": "*bf16", "context_lens": "*i32"}
+    for splits, warps in ((4, 2), (128, 8)):
+        constants = {
+            "N_HEADS": 16, "HEAD_DIM": 128, "D_PAD": 128, "SPLITS_PAD": splits, "TILE": 64,
+            "WINDOW": 0,
+        }  # fmt: skip
+        yield Build(
+            f"combine {splits}", attention_decode._combine_kernel, types, constants,
+            {"num_warps": warps}, plain=("n_splits",),
+        )  # fmt: skip
+
+
+def _gemv() -> Iterator[Build]:
+    for config in {rule.config for rule in CHIP.gemv}:
+        split = config.split_k > 1
+        types = {"x": "*bf16", "weight": "*bf16", "bias": "*bf16"}
+        types["out"] = "*fp32" if split else "*bf16"
+        constants = {
+            "K": 2048, "ROWS": config.rows, "COLUMNS": config.columns, "EVEN_K": True,
+            "SPLIT": split, "BIAS": not split,
+        }  # fmt: skip
+        options = {"num_warps": config.num_warps}
+        if config.kind == "fma":
+            kernel, extra = gemv._fma_kernel, {"STAGES": config.num_stages}
+        else:
+            kernel, extra = gemv._dot_kernel, {"M_PAD": 16}
+            options["num_stages"] = config.num_stages
+        yield Build(f"gemv {config.kind} {config.rows}x{config.columns}/{config.split_k}",
+                    kernel, types, constants | extra, options, plain=("M",))  # fmt: skip
+    types = {"parts": "*fp32", "bias": "*bf16", "out": "*bf16"}
+    constants = {"SPLIT_K": 4, "BLOCK": 512, "BIAS": True}
+    yield Build("gemv sum of parts", gemv._sum_parts_kernel, types, constants, {"num_warps": 4})
+
+
+def _sampling() -> Iterator[Build]:
+    config = CHIP.sample
+    types = dict.fromkeys(
+        ("temperature", "top_p", "min_p", "tile_max", "tile_mass", "tile_key"), "*fp32"
+    )
+    types |= {"top_k": "*i32", "tile_token": "*i32", "seeds": "*i64", "positions": "*i64"}
+    types |= {"logits": "*bf16", "out": "*i64"}
+    constants = {"TILE": config.tile}
+    options = {"num_warps": config.num_warps}
+    yield Build("sample tiles", sampling._tile_kernel, types, constants, options)
+    constants = {"TILES_PAD": 64, "TILE": config.filter_tile}
+    options = {"num_warps": config.filter_warps}
+    yield Build("sample join", sampling._join_kernel, types, constants, options, ("n_tiles",))
+
+
+def compiled(build: Build, target: GPUTarget) -> Any:
+    names = build.kernel.arg_names
+    types = FLOATS | build.types
+    signature = {
+        name: "constexpr" if name in build.constants else types.get(name, "i32") for name in names
+    }
+    aligned = [["tt.divisibility", 16]]
+    attributes = {
+        (index,): aligned
+        for index, name in enumerate(names)
+        if name not in build.constants
+        and name not in build.plain
+        and (signature[name].startswith("*") or signature[name] == "i32")
+    }
+    constants = {(names.index(name),): value for name, value in build.constants.items()}
+    source = ASTSource(build.kernel, signature, constants, attributes)
+    return triton.compile(source, target=target, options=build.options)
+
+
+def resources(built: Any, capability: int) -> tuple[int, int]:
+    """Registers a thread and spilled bytes, as ptxas reports them."""
+    suffix = "a" if capability >= 90 else ""
+    with tempfile.TemporaryDirectory() as folder:
+        ptx = Path(folder) / "kernel.ptx"
+        ptx.write_text(built.asm["ptx"])
+        command = [knobs.nvidia.ptxas.path, "-v", f"--gpu-name=sm_{capability}{suffix}", str(ptx)]
+        command += ["-o", "/dev/null"]
+        log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill", log))
+    return int(re.findall(r"Used (\d+) registers", log)[0]), spilled
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--capability", type=int, default=90, help="90 for an H100")
+    parser.add_argument("--only", default="", help="kernels whose name contains this")
+    options = parser.parse_args()
+    target = GPUTarget("cuda", options.capability, 32)
+    print(f"{'kernel':28} warps registers spilled B  shared B  matrix  loads/stores")
+    for build in builds():
+        if options.only not in build.name:
+            continue
+        built = compiled(build, target)
+        registers, spilled = resources(built, options.capability)
+        ptx = built.asm["ptx"]
+        matrix = "wgmma" if "wgmma.mma_async" in ptx else "mma" if "mma.sync" in ptx else "-"
+        widths = sorted(set(re.findall(r"(?:ld|st)\.global[a-zA-Z_:0-9.]*\.(v\d)\.b32", ptx)))
+        copies = set(re.findall(r"cp\.async\.c[ag]\.shared\.global \[[^\]]*\], \[[^\]]*\], (0x\w+)", ptx))
+        wide = " ".join(widths + [f"cp.async {int(size, 16)} B" for size in sorted(copies)])
+        print(
+            f"{build.name:28} {build.options['num_warps']:5} {registers:9} {spilled:9} "
+            f"{built.metadata.shared:9}  {matrix:6}  {wide}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
