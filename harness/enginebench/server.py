@@ -28,7 +28,7 @@ from enginebench.types import Endpoint, Engine, EngineSpec, Hardware, Launch, Mo
 __all__ = ["Server", "hardware_env", "start_server"]
 
 _ATTEMPTS = 3  # a free port may be taken by somebody else before the server binds it
-_PROBE_TIMEOUT_S = 5.0
+_PROBE_TIMEOUT_S = 2.0
 _ENDPOINT_TIMEOUT_S = 10.0
 _POLL_S = 0.05
 _THREAD_VARIABLES = (

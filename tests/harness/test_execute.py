@@ -311,7 +311,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_sealed(
 
     monkeypatch.setattr("enginebench.atomic.os.fsync", sync)
     manager = stub_manager(pids)
-    with pytest.raises(StoreError, match="cannot write .*No space left on device; free some"):
+    with pytest.raises(StoreError, match=r"cannot write .*No space left on device; free some"):
         run_plan(stub_plan("ok", "ok"), folder, Fill(), command="", settings=QUICK, manager=manager)
     full = False
     assert [each.status.state for each in enginebench.load(folder)] == ["ok", "pending"]
