@@ -13,6 +13,7 @@ import gc
 import logging
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 KEEP_ALIVE_S: Final = 120  # longer than clients keep idle connections, so that they close first
 OBITUARY_S: Final = 1.0  # how long a server whose engine died still answers, with 503
 CLOSE_ENGINE_S: Final = 10.0
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(kw_only=True)
@@ -60,8 +62,12 @@ class ServerProcess:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(self._run())
 
+    def stop(self) -> None:
+        """What SIGTERM does; from any thread, once `run` has begun to serve."""
+        self._loop.call_soon_threadsafe(self._on_signal)
+
     async def _run(self) -> int:
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         self._death: BaseException | None = None
         metrics = ServerMetrics()
         self._front = Front(metrics, on_started=self._announce, on_died=self._mourn)
@@ -80,11 +86,12 @@ class ServerProcess:
             metrics=metrics,
             max_body_bytes=self.max_body_bytes,
         )
-        self._server = _Server(self._config(served), self._on_signal)
-        engine.start()
-        await self._server.serve(sockets=[self.listener])
-        if self._front.context_length:  # building cannot be stopped, and nobody waits for it
-            await self._close(engine)
+        self._server = _Server(self._config(served))
+        with _signals_to(self._on_signal):
+            engine.start()
+            await self._server.serve(sockets=[self.listener])
+            if self._front.context_length:  # building cannot be stopped, and nobody waits for it
+                await self._close(engine)
         if isinstance(self._death, BenchError):
             raise self._death
         return 0 if self._death is None else 1
@@ -117,42 +124,43 @@ class ServerProcess:
 
     def _mourn(self, error: BaseException) -> None:
         self._death = error
-        asyncio.get_running_loop().call_later(OBITUARY_S, self._server.stop)
+        was_serving = self._front.context_length > 0
+        self._loop.call_later(OBITUARY_S if was_serving else 0, self._stop_accepting)
 
-    def _on_signal(self, again: bool) -> None:
-        """Runs in the event loop."""
+    def _on_signal(self) -> None:
+        again = self._server.should_exit
         if self._front.state in ("ready", "loading"):
             self._front.state = "draining"
-        self._server.stop()
-        asyncio.get_running_loop().call_later(0 if again else self.drain_s, self._end_drain)
+        self._stop_accepting()
+        self._loop.call_later(0 if again else self.drain_s, self._end_drain)
+
+    def _stop_accepting(self) -> None:
+        self._server.should_exit = True  # `serve` returns when every request is answered
 
     def _end_drain(self) -> None:
         self._front.fail_all("the server is shutting down")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, except that a signal ends it without being raised again afterwards."""
-
-    def __init__(self, config: uvicorn.Config, on_signal: Callable[[bool], None]) -> None:
-        super().__init__(config)
-        self._on_signal = on_signal
-
-    def stop(self) -> None:
-        """Accept nothing more and return from `serve` when all requests are answered."""
-        self.should_exit = True
+    """uvicorn without its signal handlers, which raise the signal again after the shutdown."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Replaces uvicorn's own."""
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
-        for number in signals:
-            loop.add_signal_handler(number, self._signalled)
-        try:
-            yield
-        finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
+        """Signals are taken by `_signals_to`, which also covers the closing of the engine."""
+        yield
 
-    def _signalled(self) -> None:
-        self._on_signal(self.should_exit)
+
+@contextlib.contextmanager
+def _signals_to(handle: Callable[[], None]) -> Iterator[None]:
+    """Call `handle` for SIGINT and SIGTERM; in threads other than the main one none arrive."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, handle)
+    try:
+        yield
+    finally:
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
