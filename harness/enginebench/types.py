@@ -339,7 +339,10 @@ class MetricInfo:
 class Metric(Protocol):
     """A metric plugin: derives one or several figures from a cell's raw facts."""
 
-    columns: Sequence[MetricInfo]
+    @property
+    def columns(self) -> Sequence[MetricInfo]:
+        """What `compute` gives, in the order in which it is shown."""
+        ...
 
     def compute(self, cell: CellResult) -> Mapping[str, float | None]:
         """One value for each column; None where the cell cannot tell (never NaN)."""
