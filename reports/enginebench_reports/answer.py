@@ -1,9 +1,9 @@
 """The sentences that a report opens with, computed from the cells that may be believed.
 
-For each group of comparable cells: who gives more throughput at the highest load that engines share, who
-answers faster at the lowest, where the lead changes, who needs less memory. An interval is given where
-there are enough repeats; a difference whose interval holds 1, or that is under 3% without one, is
-called a tie. Engine names stand in backticks.
+For each group of comparable cells: who gives more throughput at the highest load that engines
+share, who answers faster at the lowest, where the lead changes, who needs less memory. An
+interval is given where there are enough repeats; a difference whose interval holds 1, or that is
+under 3% without one, is called a tie. Engine names stand in backticks.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def answers(frame: pd.DataFrame) -> Sequence[Answer]:
 
     `frame` holds believable cells only.
     """
-    found = [Answer(group, said) for group in groups(without_null(frame)) if (said := _sentences(group))]
+    found = [
+        Answer(group, said) for group in groups(without_null(frame)) if (said := _sentences(group))
+    ]
     return sorted(found, key=lambda answer: -len(_contenders(answer.group)))
 
 
@@ -136,7 +138,8 @@ def _latency_clause(group: Group, names: Sequence[str], load: float, top: Lead) 
         return
     values = f"{quantity(lead.best_value, 's')} against {quantity(lead.second_value, 's')}"
     if lead.is_tie:
-        yield f"at {load:g}, `{lead.best}` and `{lead.second}` are equally quick ({metric} {values})"
+        both = f"`{lead.best}` and `{lead.second}`"
+        yield f"at {load:g}, {both} are equally quick ({metric} {values})"
         return
     also = " too" if lead.best == top.best and not top.is_tie else ""
     than = "" if {lead.best, lead.second} == {top.best, top.second} else f" than `{lead.second}`"
@@ -147,9 +150,11 @@ def _crossover_clause(group: Group, top: Lead) -> Iterator[str]:
     changes = crossovers(group, top.best, top.second, THROUGHPUT)
     if changes and not top.is_tie:
         last = changes[-1]
-        yield f"`{top.best}` overtakes in throughput between {last.after:g} and {last.until:g}" if (
-            len(changes) == 1
-        ) else f"the lead in throughput changes {len(changes)} times"
+        yield (
+            f"`{top.best}` overtakes in throughput between {last.after:g} and {last.until:g}"
+            if (len(changes) == 1)
+            else f"the lead in throughput changes {len(changes)} times"
+        )
 
 
 def _memory(group: Group, names: Sequence[str]) -> str:
@@ -160,10 +165,9 @@ def _memory(group: Group, names: Sequence[str]) -> str:
         if lead is not None:
             if lead.ratio.value < 1.25 or lead.is_tie:
                 return ""
-            values = (
-                f"{quantity(lead.best_value, 'bytes')} against {quantity(lead.second_value, 'bytes')}"
-            )
-            return f"`{lead.best}` needs {lead.times} less {words} than `{lead.second}` ({values})."
+            less, more = (quantity(v, "bytes") for v in (lead.best_value, lead.second_value))
+            apart = f"{lead.times} less {words} than `{lead.second}` ({less} against {more})"
+            return f"`{lead.best}` needs {apart}."
     return ""
 
 
@@ -175,9 +179,12 @@ def _lead(
     better: Literal["higher", "lower"],
 ) -> Lead | None:
     """The two best engines at a load; None if fewer than two have a positive figure."""
-    medians = {}
-    for name in names:
-        medians |= {name: p.median for p in curve(group, name, metric) if p.load == load}
+    medians = {
+        name: point.median
+        for name in names
+        for point in curve(group, name, metric)
+        if point.load == load
+    }
     ranked = sorted(
         (name for name in medians if medians[name] > 0),
         key=lambda name: medians[name],
@@ -190,7 +197,9 @@ def _lead(
     pairs = _pairs(group, ahead, behind, metric, load)
     middle = Ratio(medians[ahead] / medians[behind])
     ratio = paired_ratio(pairs) if pairs else middle
-    return Lead(best, second, ratio if ratio.low is not None else middle, medians[best], medians[second])
+    return Lead(
+        best, second, ratio if ratio.low is not None else middle, medians[best], medians[second]
+    )
 
 
 def _pairs(

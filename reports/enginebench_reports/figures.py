@@ -31,7 +31,7 @@ DPI = 200
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawing:
-    """A drawn figure: `name` is unique in a report, `text` says what it shows to who cannot see it."""
+    """A drawn figure: `name` is unique in a report, `text` stands in for who cannot see it."""
 
     name: str
     text: str
@@ -54,7 +54,9 @@ class Drawing:
     def inline_svg(self) -> str:
         """For a page: no XML head, no size and no ids of its own, colours as CSS variables."""
         whole = self.svg()
-        body = re.sub(r"<metadata>.*?</metadata>", "", whole[whole.index("<svg") :], flags=re.DOTALL)
+        body = re.sub(
+            r"<metadata>.*?</metadata>", "", whole[whole.index("<svg") :], flags=re.DOTALL
+        )
         head, rest = body.split(">", 1)
         head = re.sub(r' (width|height)="[^"]*"', "", head)
         rest = re.sub(r'<g id="[^"]*"', "<g", rest)
@@ -69,10 +71,13 @@ def draw(summary: Summary) -> Iterator[tuple[Group, Sequence[Drawing]]]:
     for place, group in enumerate(summary.groups):
         frame, results = summary.believable(group), summary.results_of(group)
         prefix = f"{place + 1}-" if len(summary.groups) > 1 else ""
-        yield group, [
-            _drawing(f"{prefix}{name}", make(frame, results, summary), group)
-            for name, make in FIGURES.items()
-        ]
+        yield (
+            group,
+            [
+                _drawing(f"{prefix}{name}", make(frame, results, summary), group)
+                for name, make in FIGURES.items()
+            ],
+        )
 
 
 def render(results: ResultSet, folder: Path) -> Sequence[Path]:

@@ -1,8 +1,8 @@
 """Which cells may be compared: like with like.
 
-A Group holds the cells of one model, hardware, workload (with its options) and kind of load, from one
-kind of machine; inside it, engines differ and the load grows. Closed and open loop never share a
-group. Figures of several repeats of one cell are summed up by their median and range.
+A Group holds the cells of one model, hardware, workload (with its options) and kind of load, from
+one kind of machine; inside it, engines differ and the load grows. Closed and open loop never
+share a group. Figures of several repeats of one cell are summed up by their median and range.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["NULL_ENGINES", "Group", "Point", "curve", "groups", "is_null", "without_null"]
 
 NULL_ENGINES = frozenset({"echo"})
-"""Engines that compute nothing: they show what the harness itself can do and compete with nobody."""
+"""Engines that compute nothing: they show what the harness can do, and compete with nobody."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The HTML report: one file that works offline, light and dark, on a phone and on paper.
 
-Plots are inlined as SVG whose colours are CSS variables. Everything that comes from a Run (names, logs,
-errors) is escaped by the template.
+Plots are inlined as SVG whose colours are CSS variables. Everything that comes from a Run (names,
+logs, errors) is escaped by the template.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def _code(text: str, swatches: Mapping[str, str]) -> Markup:
         style = f' style="color: var({colour})"' if colour else ""
         return f"<code{style}>{match[1]}</code>"
 
-    return Markup(re.sub(r"`([^`]+)`", coloured, str(escape(text))))
+    whole = re.sub(r"(\d) (?=(?:µs|ms|s|kB|MB|GB)\b)", "\\1\u00a0", str(escape(text)))
+    return Markup(re.sub(r"`([^`]+)`", coloured, whole))
 
 
 def _variables(values: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """A confidence interval of the ratio between two arms that were measured in pairs.
 
-The logarithms of the paired ratios are taken to be normal (Student's t), which is what run-to-run noise
-looks like. Knows nothing of engines; comparisons across many metrics and their corrections are not made
-here.
+The logarithms of the paired ratios are taken to be normal (Student's t), which is what run-to-run
+noise looks like. Knows nothing of engines; comparisons across many metrics and their corrections
+are not made here.
 """
 
 from __future__ import annotations

@@ -10,24 +10,53 @@ from enginebench_reports.look import FONT_PT, INK, MUTED, Mark
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Ends", "name_lines", "nothing_to_draw"]
+__all__ = ["Ends", "name_lines", "name_points", "nothing_to_draw"]
 
 Ends = dict[str, tuple[float, float]]
 LONGEST_BESIDE = 14
 MOST_BESIDE = 6
+TOO_NEAR_PT = 13.0
 LINE_HEIGHT = 0.075
 """Of the height of the axes."""
 
 
-def name_lines(
-    ax: Axes, ends: Ends, look: Mapping[str, Mark], *, beside: bool = True
-) -> Axes:
+def name_lines(ax: Axes, ends: Ends, look: Mapping[str, Mark], *, beside: bool = True) -> Axes:
     """Name each line; `ends` are the data points at which lines end."""
     if beside and len(ends) <= MOST_BESIDE and max(map(len, ends)) <= LONGEST_BESIDE:
         _write_beside(ax, ends, look)
     else:
         _legend(ax, list(ends), look)
     return ax
+
+
+def name_points(ax: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write (text, x, y) above the points; those that all but coincide share a label.
+
+    To be called when limits and scales are set.
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    pixels_per_pt = figure.dpi / 72
+    clusters: list[tuple[list[str], tuple[float, float]]] = []
+    for text, x, y in points:
+        at = ax.transData.transform((x, y))
+        for texts, place in clusters:
+            far = abs(ax.transData.transform(place) - at) / pixels_per_pt
+            if far[0] < TOO_NEAR_PT and far[1] < TOO_NEAR_PT:
+                texts.append(text)
+                break
+        else:
+            clusters.append(([text], (x, y)))
+    for texts, place in clusters:
+        ax.annotate(
+            ", ".join(sorted(texts, key=float)),
+            place,
+            (0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=FONT_PT - 1,
+            color=MUTED,
+        )
 
 
 def nothing_to_draw(ax: Axes, why: str = "no cell has these figures") -> Axes:
@@ -59,16 +88,14 @@ def _write_beside(ax: Axes, ends: Ends, look: Mapping[str, Mark]) -> None:
 
 
 def spread(heights: Sequence[float], gap: float = LINE_HEIGHT) -> Sequence[float]:
-    """Rising heights moved apart to at least `gap`, each as little as that needs, together centred."""
+    """Rising heights moved apart to at least `gap`, each as little as need be."""
     blocks: list[list[float]] = []
     for height in heights:
         blocks.append([height])
         while len(blocks) > 1 and _bottom(blocks[-1], gap) - _top(blocks[-2], gap) < gap:
             last = blocks.pop()
             blocks[-1].extend(last)
-    return [
-        _bottom(block, gap) + place * gap for block in blocks for place in range(len(block))
-    ]
+    return [_bottom(block, gap) + place * gap for block in blocks for place in range(len(block))]
 
 
 def _bottom(block: Sequence[float], gap: float) -> float:

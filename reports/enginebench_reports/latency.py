@@ -1,7 +1,8 @@
 """How long users wait: TTFT, TPOT, ITL, end to end.
 
 - TTFT: scheduled send to the first chunk that carries text; also from the actual send.
-- TPOT: (end - first chunk) / (tokens - tokens in the first chunk), per request; never includes TTFT.
+- TPOT: (end - first chunk) / (tokens - tokens in the first chunk), per request; never includes
+  TTFT.
 - ITL: gap between token-carrying chunks / tokens that arrived, counted once per token.
 - chunk gap: gap between any two text chunks as it was, counted once per chunk.
 
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from enginebench.types import MetricInfo
-from enginebench_reports.measured import Floats, Ints, Measured
+from enginebench_reports.measured import Bools, Floats, Ints, Measured
 from enginebench_reports.percentiles import PERCENTS, percentiles, weighted_percentiles
 
 __all__ = ["COLUMNS", "latency", "token_gaps"]
@@ -25,7 +26,7 @@ MEANINGS = {
     "ttft_s": "Time to first token, from the scheduled send to the first chunk that carries text",
     "ttft_from_send_s": "Time to first token counted from the actual send: without client queueing",
     "tpot_s": "Time per output token after the first chunk, mean of each request",
-    "itl_s": "Inter-token latency: gap between chunks divided by the tokens that arrived, per token",
+    "itl_s": "Inter-token latency: gap between chunks / tokens that arrived, counted per token",
     "chunk_gap_s": "Gap between chunks as they arrived, however many tokens each carried",
     "e2e_s": "Whole request, from the scheduled send to the end of the answer",
 }
@@ -102,10 +103,11 @@ def mean_streams(measured: Measured) -> float:
     return max(1.0, float((end - first).sum() / (end.max() - first.min())))
 
 
-def _same_request(measured: Measured, chosen: np.ndarray) -> np.ndarray:
+def _same_request(measured: Measured, chosen: Bools) -> Bools:
     """Of neighbouring chosen chunks, which pairs belong to one request."""
     owners = measured.chunk_owners()[chosen]
-    return owners[1:] == owners[:-1]
+    same: Bools = owners[1:] == owners[:-1]
+    return same
 
 
 def _named(name: str, values: Sequence[float | None]) -> Iterator[tuple[str, float | None]]:

@@ -1,15 +1,16 @@
 """How figures look: colours that read on white and on black, type sizes, axes without clutter.
 
-Engines get colours (and markers, for those who cannot tell colours apart) in order of name, the same in every
-figure of a report. In an inlined SVG every colour becomes a CSS variable, so that a page can show the
-same figure light and dark; `DARK` holds the other half. matplotlib's global state stays untouched.
+Engines get colours (and markers, for those who cannot tell colours apart) in order of name, the
+same in every figure of a report. In an inlined SVG every colour becomes a CSS variable, so that a
+page can show the same figure light and dark; `DARK` holds the other half. matplotlib's global
+state stays untouched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ CSS_NAMES = {
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)},
 }
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
-LINES = ("-", "--", ":")
+LINES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
 FONT_PT = 9.0
 FIGURE_INCHES = (5.2, 3.5)
 
@@ -60,12 +61,16 @@ class Mark:
 
     colour: str
     marker: str
-    line: str
+    line: Literal["-", "--", ":"]
 
 
-def marks(names: Iterable[str]) -> Mapping[str, Mark]:
-    """A mark for each name, by order of name; beyond eight, colours come back with another line."""
-    ordered = sorted(set(names))
+def marks(names: Iterable[str], last: Iterable[str] = ()) -> Mapping[str, Mark]:
+    """A mark for each name, by order of name, those in `last` after all others.
+
+    Beyond eight, colours come back with another line.
+    """
+    late = set(last)
+    ordered = sorted(set(names), key=lambda name: (name in late, name))
     return {
         name: Mark(
             SERIES[place % len(SERIES)],

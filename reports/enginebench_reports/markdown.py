@@ -51,7 +51,12 @@ def text(summary: Summary, drawn: Sequence[tuple[Group, Sequence[Drawing]]] = ()
 
 def _where_measured(summary: Summary) -> Iterator[str]:
     for run in summary.results.runs:
-        parts = [run.name, day(run), machine_line(run.machine), f"enginebench {run.enginebench_version}"]
+        parts = [
+            run.name,
+            day(run),
+            machine_line(run.machine),
+            f"enginebench {run.enginebench_version}",
+        ]
         yield " · ".join(part for part in parts if part)
         yield ""
 
@@ -138,7 +143,8 @@ def _doubts(summary: Summary) -> Iterator[str]:
     for cell in doubted:
         planned = cell.result.cell
         for flag in cell.flags:
-            where = f"{planned.spec.label}, {planned.load}, {planned.spec.model} on {planned.spec.hardware}"
+            spec = planned.spec
+            where = f"{spec.label}, {planned.load}, {spec.model} on {spec.hardware}"
             yield f"- **{flag.level}** {where}: {_plain(flag.reason)}"
         if cell.result.status.log_tail:
             yield from ["", "  ```", *_indented(cell.result.status.log_tail), "  ```", ""]

@@ -16,10 +16,11 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Floats", "Ints", "Measured"]
+__all__ = ["Bools", "Floats", "Ints", "Measured"]
 
 Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +75,7 @@ class Measured:
         return len(self.end_ns)
 
     @property
-    def answered(self) -> npt.NDArray[np.bool_]:
+    def answered(self) -> Bools:
         """Which requests delivered any text."""
         return self.chunk_counts > 0
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from enginebench.results import CellStatus
 from enginebench.types import MetricInfo
-from enginebench_reports.measured import Measured
+from enginebench_reports.measured import Floats, Measured
 from enginebench_reports.percentiles import percentiles
 
 __all__ = ["COLUMNS", "outcome"]
@@ -33,7 +33,7 @@ COLUMNS: Sequence[MetricInfo] = (
 def outcome(measured: Measured, status: CellStatus) -> Mapping[str, float | None]:
     """All of COLUMNS."""
     total = len(measured) + measured.failed
-    delays = (measured.sent_ns - measured.scheduled_ns) * 1e-9
+    delays: Floats = (measured.sent_ns - measured.scheduled_ns) * 1e-9
     return {
         "requests_ok": float(len(measured)),
         "requests_failed": float(measured.failed),

@@ -2,11 +2,11 @@
 
 Two thresholds, both from counting how many samples are expected to lie beyond the percentile:
 
-- *printed*: at least one sample is expected beyond it, n >= 1 / (1 - q): 2 for p50, 10 for p90, 100
-  for p99. Below that the figure would be the sample's maximum under another name; it is None.
-- *bounded*: the sample also yields a 99%-confidence upper bound that is not its very maximum, i.e.
-  P(Binomial(n, 1 - q) <= 1) <= 1%: 11 for p50, 64 for p90, 662 for p99. Between the two thresholds a
-  figure is an estimate, and reports mark it with `~`.
+- *printed*: at least one sample is expected beyond it, n >= 1 / (1 - q): 2 for p50, 10 for p90,
+  100 for p99. Below that the figure would be the sample's maximum under another name; it is None.
+- *bounded*: the sample also yields a 99%-confidence upper bound that is not its very maximum,
+  i.e. P(Binomial(n, 1 - q) <= 1) <= 1%: 11 for p50, 64 for p90, 662 for p99. Between the two
+  thresholds a figure is an estimate, and reports mark it with `~`.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@
     plots.throughput(results, ax=left)
     plots.latency_against_throughput(results, ax=right)
 
-One line per engine; where results hold several models or machines, one line for each of their engines.
-`look` keeps colours the same over several figures. Nothing here writes a file (see `figures`), and
-pyplot is never imported.
+One line per engine; where results hold several models or machines, one line for each of their
+engines. `look` keeps colours the same over several figures. Nothing here writes a file (see
+`figures`), and pyplot is never imported.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 from enginebench.errors import UsageError
 from enginebench.results import ResultSet
 from enginebench_reports.groups import Group, Point, curve, groups
-from enginebench_reports.labels import Ends, name_lines, nothing_to_draw
-from enginebench_reports.look import FIGURE_INCHES, FONT_PT, INK, MUTED, PAPER, Mark, axes, marks, tidy
+from enginebench_reports.labels import Ends, name_lines, name_points, nothing_to_draw
+from enginebench_reports.look import FIGURE_INCHES, FONT_PT, INK, PAPER, Mark, axes, marks, tidy
 from enginebench_reports.measured import Floats, Measured
 from enginebench_reports.quantities import quantity, tick
 
@@ -78,24 +78,23 @@ def latency_against_throughput(
     ax: Axes | None = None,
     look: Look | None = None,
 ) -> Axes:
-    """A latency in ms against output tokens/s, one point per load: further right and down is better."""
+    """A latency in ms against output tokens/s, one point per load: right and down is better."""
     ax = ax or axes()
     series = _series(data)
     look = look or marks(each.name for each in series)
     name = LATENCIES.get(metric, metric)
     tidy(ax, title=f"Median {name} against throughput", x="output tokens/s", y=f"{name}, ms")
-    ends: Ends = {}
-    for each in series:
-        steps = _steps(each, metric)
-        if steps:
-            _path(ax, steps, look[each.name])
-            ends[each.name] = max(step[1:] for step in steps)
+    paths = {each.name: _steps(each, metric) for each in series}
+    for label, steps in paths.items():
+        _path(ax, steps, look[label])
+    ends = {label: max(step[1:] for step in steps) for label, steps in paths.items() if steps}
     if not ends:
         return nothing_to_draw(ax)
     ax.set_xlim(0, ax.get_xlim()[1])
     ax.set_ylim(0, ax.get_ylim()[1] * 1.08)
     _thousands(ax, "x")
     _thousands(ax, "y")
+    name_points(ax, [(f"{load:g}", x, y) for steps in paths.values() for load, x, y in steps])
     return name_lines(ax, ends, look)
 
 
@@ -106,7 +105,7 @@ def ttft_distribution(
     ax: Axes | None = None,
     look: Look | None = None,
 ) -> Axes:
-    """Share of requests whose first token came within a time, at one load (default: the highest)."""
+    """Share of requests whose first token came within a time, at one load (None: the highest)."""
     ax = ax or axes()
     look = look or marks(cell.cell.spec.label for cell in results)
     chosen = load if load is not None else max(map(_load, results), default=None)
@@ -194,20 +193,10 @@ def _line(ax: Axes, points: Sequence[Point], mark: Mark) -> None:
 
 
 def _path(ax: Axes, steps: Sequence[tuple[float, float, float]], mark: Mark) -> None:
-    """Points (load, throughput, latency) joined by rising load, each named by its load."""
+    """Points (load, throughput, latency) joined by rising load."""
     xs, ys = [step[1] for step in steps], [step[2] for step in steps]
     ax.plot(xs, ys, color=mark.colour, linestyle=mark.line, linewidth=2)
     _dots(ax, xs, ys, mark)
-    for load, x, y in steps:
-        ax.annotate(
-            f"{load:g}",
-            (x, y),
-            (0, 7),
-            textcoords="offset points",
-            ha="center",
-            fontsize=FONT_PT - 1,
-            color=MUTED,
-        )
 
 
 def _dots(ax: Axes, xs: Sequence[float], ys: Sequence[float], mark: Mark) -> None:
@@ -277,14 +266,14 @@ def _ttft_samples(results: ResultSet, load: float | None) -> Mapping[str, Floats
         if _load(result) != load or result.status.state != "ok":
             continue
         measured = Measured.of(result.records)
-        waits = (measured.first_ns - measured.scheduled_ns)[measured.answered] * 1e-9
+        waits: Floats = (measured.first_ns - measured.scheduled_ns)[measured.answered] * 1e-9
         if len(waits):
             found.setdefault(result.cell.spec.label, []).append(waits)
     return {name: np.concatenate(parts) for name, parts in sorted(found.items())}
 
 
 def _distribution(values: Floats) -> tuple[Floats, Floats]:
-    """An empirical distribution as steps (value, percent at or below), thinned to a drawable size."""
+    """The empirical distribution as steps (value, percent at or below), thinned to be drawable."""
     ordered = np.sort(values)
     ranks = np.unique(np.linspace(0, len(ordered) - 1, MOST_CURVE_POINTS).astype(int))
     times, shares = ordered[ranks], (ranks + 1) / len(ordered) * 100

@@ -1,4 +1,4 @@
-"""Figures as text: three significant digits, the unit that reads best, a dash where there is none."""
+"""Figures as text: three significant digits, the unit that reads best, a dash for none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 __all__ = ["DASH", "amount", "in_unit", "quantity", "tick"]
 
-DASH = "–"
+DASH = "\N{EN DASH}"
 SCALES = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
     "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes")),

@@ -1,8 +1,8 @@
 """What the engine's processes used: memory, CPU, energy; and how busy the client was.
 
-Peaks are over the whole cell, from the engine's start (loading counts); means and energy over the window
-that rates are taken over. A machine without GPUs, or a server that somebody else started, leaves
-columns empty, and so stay the figures.
+Peaks are over the whole cell, from the engine's start (loading counts); means and energy over the
+window that rates are taken over. A machine without GPUs, or a server that somebody else started,
+leaves columns empty, and so stay the figures.
 """
 
 from __future__ import annotations

@@ -55,7 +55,9 @@ class Summary:
 
         frame = results.to_pandas()
         infos = {info.name: info for metric in metrics() for info in metric.columns}
-        cells = [_cell(result, row, infos) for result, row in zip(results, _rows(frame), strict=True)]
+        cells = [
+            _cell(result, row, infos) for result, row in zip(results, _rows(frame), strict=True)
+        ]
         believable = frame[[cell.is_valid for cell in cells]] if cells else frame
         return cls(
             results,
@@ -64,7 +66,10 @@ class Summary:
             cells,
             answers(believable),
             groups(frame),
-            marks(result.cell.spec.label for result in results),
+            marks(
+                (result.cell.spec.label for result in results),
+                last=(result.cell.spec.label for result in results if is_null(result)),
+            ),
         )
 
     @property

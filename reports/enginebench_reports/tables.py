@@ -1,7 +1,7 @@
 """The result table as plain data: headings with units, one row per cell, text ready to print.
 
-A percentile that the sample cannot support is a dash, with the reason; one that is not bounded with 99%
-confidence carries `~` (see `percentiles`). HTML and Markdown draw the same Table.
+A percentile that the sample cannot support is a dash, with the reason; one that is not bounded
+with 99% confidence carries `~` (see `percentiles`). HTML and Markdown draw the same Table.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FOOTNOTE = (
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A column: `metric` is shown divided by `scale` in `unit`. `samples` is what a percentile rests on."""
+    """A column: `metric` divided by `scale`, in `unit`; a percentile rests on `samples`."""
 
     family: str
     title: str
@@ -201,7 +201,9 @@ def _entry(cell: CellSummary, heading: Heading, best: float | None) -> Entry:
             f"estimate from {samples:.0f} samples; a 99%-confidence bound needs "
             f"{bounded_from(heading.percent)}"
         )
-    return Entry(text, value, note, is_best=not is_null(cell.result) and cell.is_valid and value == best)
+    return Entry(
+        text, value, note, is_best=not is_null(cell.result) and cell.is_valid and value == best
+    )
 
 
 def _why_missing(heading: Heading, samples: float) -> str:

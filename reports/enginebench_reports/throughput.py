@@ -1,8 +1,8 @@
 """How much work was done: tokens and requests per second over the steady state.
 
-The window is the driver's: all users busy with measured requests. Where there never was such a window,
-the whole span of the measured requests stands in for it, and `window_is_steady` is 0. A token counts
-when its chunk arrived inside the window; tokens of failed requests never count.
+The window is the driver's: all users busy with measured requests. Where there never was such a
+window, the whole span of the measured requests stands in for it, and `window_is_steady` is 0. A
+token counts when its chunk arrived inside the window; tokens of failed requests never count.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from enginebench.results import CellStatus
 from enginebench.types import MetricInfo
-from enginebench_reports.measured import Floats, Ints, Measured
+from enginebench_reports.measured import Bools, Floats, Ints, Measured
 
 __all__ = ["COLUMNS", "Window", "throughput", "tokens_in"]
 
@@ -44,7 +43,7 @@ COLUMNS: Sequence[MetricInfo] = (
         "window_is_steady",
         "0 or 1",
         "neither",
-        "1: the window is the steady state, all users busy; 0: it never came, the whole span counts",
+        "1: the window is the steady state, all users busy; 0: the whole span stands in",
     ),
     MetricInfo(
         "cached_prompt_share",
@@ -77,7 +76,7 @@ class Window:
     def length_s(self) -> float:
         return (self.end_ns - self.start_ns) * 1e-9
 
-    def holds(self, times_ns: Ints) -> npt.NDArray[np.bool_]:
+    def holds(self, times_ns: Ints) -> Bools:
         """Which of the times lie inside, both ends included."""
         return (times_ns >= self.start_ns) & (times_ns <= self.end_ns)
 

@@ -1,7 +1,7 @@
 """Whether a cell's figures may be believed, and if not, why not.
 
-A flag is `invalid` (do not quote these figures) or `caution` (read the reason first). What counts as too
-much stands in the constants below; reports print the reasons, never a name alone.
+A flag is `invalid` (do not quote these figures) or `caution` (read the reason first). What counts
+as too much stands in the constants below; reports print the reasons, never a name alone.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def _errors(cell: CellResult, figures: Figures) -> Iterator[Flag]:
             "invalid" if failed / (ok + failed) > TOLERATED_ERROR_RATE else "caution"
         )
         total = int(ok + failed)
-        yield Flag(level, "errors", f"{int(failed)} of {total} requests failed: {_errors_seen(cell)}")
+        yield Flag(
+            level, "errors", f"{int(failed)} of {total} requests failed: {_errors_seen(cell)}"
+        )
 
 
 def _errors_seen(cell: CellResult) -> str:
@@ -138,7 +140,7 @@ def _steadiness(cell: CellResult, figures: Figures) -> Iterator[Flag]:
         yield Flag(
             "caution",
             "short_window",
-            f"the steady state lasted {window_s:.1f} s of {span_s:.1f} s: give the cell more requests",
+            f"the steady state lasted {window_s:.1f} s of {span_s:.1f} s: give it more requests",
         )
 
 

@@ -1,4 +1,4 @@
-"""Runs of known truth for the tests of reports: requests whose every time is chosen, saved as Run folders."""
+"""Runs of known truth for the tests of reports: the time of every chunk is chosen."""
 
 from __future__ import annotations
 
@@ -76,10 +76,8 @@ class Speed:
     jitter: float = 0.0
 
 
-def serve(
-    speed: Speed, users: int, *, requests: int, tokens: int = 32, seed: int = 1
-) -> CellData:
-    """A closed loop in which every answer takes exactly the engine's TTFT and TPOT (plus jitter)."""
+def serve(speed: Speed, users: int, *, requests: int, tokens: int = 32, seed: int = 1) -> CellData:
+    """A closed loop in which every answer takes the engine's TTFT and TPOT (with jitter)."""
     rng = random.Random(seed)
     records, free_ms = [], [0.0] * users
     for index in range(requests):
@@ -99,7 +97,10 @@ def serve(
             measure_end_ns=_ns(min(free_ms)),
             client_cpu_s=0.4,
         ),
-        [Request(index, (1, 2, 3), tokens, None, {"ignore_eos": True}) for index in range(requests)],
+        [
+            Request(index, (1, 2, 3), tokens, None, {"ignore_eos": True})
+            for index in range(requests)
+        ],
         records,
         [
             {
