@@ -179,12 +179,12 @@ def save_run(
     created_at: datetime | None = None,
 ) -> RunFolder:
     """Write a Run from objects: `cells` by cell id, those that it lacks are left pending."""
-    run = RunFolder.create(
-        path, plan, command=command, machine=machine, versions=versions, created_at=created_at
-    )
     unknown = set(cells) - {cell.id for cell in plan.cells}
     if unknown:
         raise UsageError(f"the plan has no cells {', '.join(sorted(unknown))}")
+    run = RunFolder.create(
+        path, plan, command=command, machine=machine, versions=versions, created_at=created_at
+    )
     for cell in plan.cells:
         if cell.id in cells:
             data, folder = cells[cell.id], run.cell(cell)

@@ -77,7 +77,7 @@ def test_environment_and_cores_reach_the_command(log: Path) -> None:
 
 
 def test_what_cannot_start_is_an_error_that_names_it(log: Path) -> None:
-    with pytest.raises(NotStarted, match="cannot start nonesuch: .*No such file"):  # noqa: RUF043
+    with pytest.raises(NotStarted, match=r"cannot start nonesuch: .*No such file"):
         start(["nonesuch"], log=log)
 
 

@@ -186,7 +186,7 @@ def test_an_endpoint_that_does_not_answer_is_an_error(
     monkeypatch.setattr("enginebench.server._ENDPOINT_TIMEOUT_S", 0.2)
     with pytest.raises(EngineError, match="status 401"):
         begin(AnyEngine(lambda port: Endpoint(running, "name")))
-    with pytest.raises(EngineError, match="does not answer 200: .*refused"):  # noqa: RUF043
+    with pytest.raises(EngineError, match=r"does not answer 200: .*refused"):
         begin(AnyEngine(lambda port: Endpoint(f"http://127.0.0.1:{port}", "name")))
 
 
