@@ -1,4 +1,4 @@
-"""A tokenizer, a chat template and an engine small enough to see through, and a server over them."""
+"""A tokenizer, a chat template and an engine small enough to see through; a server over them."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def say_back(request: GenerationRequest) -> Iterable[tuple[int, ...]]:
 
 
 class ScriptedEngine:
-    """Replies as `reply` says, cut at max_tokens; `gate` closed stands still. Records what happened."""
+    """Replies as `reply` says, cut at max_tokens; stands still while `gate` is closed."""
 
     context_length = CONTEXT
 
@@ -122,7 +122,7 @@ class ScriptedEngine:
     def _advance(self, request, reply, done) -> TokenOutput:
         name = request.request_id
         tokens = next(reply, None)
-        if tokens is None or EOS in tokens and EOS in request.stop_token_ids:
+        if tokens is None or (EOS in tokens and EOS in request.stop_token_ids):
             del self._running[name]
             return TokenOutput(name, (), "stop", cached_prompt_tokens=self.cached)
         tokens = tokens[: request.max_tokens - done]
@@ -140,7 +140,7 @@ class Running:
     def __init__(self, engine, **settings: object) -> None:
         self.engine = engine
         listener = _listen("127.0.0.1", 0)
-        self.url = "http://127.0.0.1:{}".format(listener.getsockname()[1])
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         build = engine if callable(engine) else lambda: engine
         self.process = ServerProcess(
             name="fake",

@@ -1,4 +1,4 @@
-"""A whole server process over the scripted engine: what an engine's own `serve` module looks like."""
+"""A whole server process over the scripted engine: how an engine's own `serve` module looks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 from types import SimpleNamespace
 
-import enginebench_models
 from openai_fakes import FakeTemplate, FakeTokenizer, ScriptedEngine, say_back
 
+import enginebench_models
 from enginebench.errors import UsageError
 from enginebench.types import Option
 from enginebench_openai import serve_main

@@ -135,7 +135,7 @@ def test_stop_closes_an_idle_engine_and_a_busy_one(run):
 
 def test_a_timed_engine_takes_requests_while_it_waits(run):
     """A request for now is not held up by a token that is due in an hour."""
-    thread, post = run(EchoEngine(ttft_ms=3_600_000))
+    thread, _ = run(EchoEngine(ttft_ms=3_600_000))
     thread.add([request("later")])
     until(lambda: thread.stats and thread.stats.running_requests == 1)
     thread.add([request("second")])
