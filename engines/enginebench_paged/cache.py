@@ -1,0 +1,69 @@
+"""The KV cache: tensors of blocks, and how many blocks a machine has room for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from enginebench.errors import UsageError
+from enginebench_models import ModelConfig
+from enginebench_paged.config import PagedConfig
+
+__all__ = ["KVCache", "block_bytes", "cpu_block_count", "fitting_blocks"]
+
+_FREE_MEMORY_SHARE = 4  # on a CPU the cache takes at most this part of what is free
+
+
+@dataclass(frozen=True, slots=True)
+class KVCache:
+    """Keys and values of each layer, (num_blocks, n_kv_heads, block_size, head_dim)."""
+
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def allocate(cls, num_blocks: int, config: PagedConfig, model: ModelConfig) -> KVCache:
+        """Zeroed; on a CPU pages come into being when they are first written."""
+        shape = (num_blocks, model.n_kv_heads, config.block_size, model.head_dim)
+
+        def layers() -> tuple[torch.Tensor, ...]:
+            return tuple(
+                torch.zeros(shape, dtype=config.dtype, device=config.device)
+                for _ in range(model.n_layers)
+            )
+
+        return cls(layers(), layers())
+
+    @property
+    def num_blocks(self) -> int:
+        return self.keys[0].shape[0]
+
+
+def block_bytes(config: PagedConfig, model: ModelConfig) -> int:
+    """What one block costs over all layers, keys and values."""
+    values = 2 * model.n_layers * model.n_kv_heads * config.block_size * model.head_dim
+    return values * config.dtype.itemsize
+
+
+def fitting_blocks(room_bytes: int, config: PagedConfig, model: ModelConfig) -> int:
+    """Blocks that fit `room_bytes`, at most what `max_batch` full contexts need."""
+    blocks = min(
+        room_bytes // block_bytes(config, model), config.max_batch * config.max_blocks_per_sequence
+    )
+    if blocks < 1:
+        raise UsageError(
+            f"there is room for {max(0, room_bytes) / 1e6:.1f} MB of KV cache, one block needs"
+            f" {block_bytes(config, model) / 1e6:.1f} MB; raise kv_memory_gb or"
+            " gpu_memory_fraction, or lower block_size"
+        )
+    return int(blocks)
+
+
+def cpu_block_count(config: PagedConfig, model: ModelConfig) -> int:
+    """As told by `kv_memory_gb`, else by the memory that is free now."""
+    room = config.kv_memory_bytes
+    if room is None:
+        room = psutil.virtual_memory().available // _FREE_MEMORY_SHARE
+    return fitting_blocks(room, config, model)

@@ -1,0 +1,127 @@
+"""What the engine runs with: options made definite for this model and this device.
+
+A `PagedConfig` holds no "auto" and never changes. What cannot be known before the weights are
+loaded (how many KV blocks fit) is not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+
+from enginebench.errors import UsageError
+from enginebench.types import OptionValue
+from enginebench_models import ModelConfig
+from enginebench_paged.dtypes import faster_cpu_dtype
+from enginebench_paged.options import OPTIONS
+
+__all__ = ["PagedConfig", "resolve"]
+
+_DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class PagedConfig:
+    """See `options.OPTIONS` for what each means."""
+
+    device: torch.device
+    dtype: torch.dtype
+    block_size: int
+    max_batch: int
+    step_tokens: int
+    context_length: int
+    kv_memory_bytes: int | None
+    gpu_memory_fraction: float
+    prefix_cache: bool
+    chunked_prefill: bool
+    cuda_graphs: bool
+    schedule_ahead: bool
+
+    @property
+    def max_blocks_per_sequence(self) -> int:
+        """The width of a block table."""
+        return -(-self.context_length // self.block_size)
+
+
+def resolve(
+    options: Mapping[str, OptionValue], model: ModelConfig, device: torch.device
+) -> PagedConfig:
+    """Make options definite; those not given take their defaults. UsageError names a bad one."""
+    chosen = {option.name: options.get(option.name, option.default) for option in OPTIONS}
+    for option in OPTIONS:
+        if option.choices and chosen[option.name] not in option.choices:
+            allowed = ", ".join(map(str, option.choices))
+            raise UsageError(f"{option.name} is {chosen[option.name]!r}; choose one of {allowed}")
+    gpu = device.type == "cuda"
+    max_batch = _positive(chosen, "max_batch", 256 if gpu else 32)
+    kv_memory_gb = chosen["kv_memory_gb"]
+    return PagedConfig(
+        device=device,
+        dtype=_dtype(str(chosen["dtype"]), model, device),
+        block_size=cast(int, chosen["block_size"]),
+        max_batch=max_batch,
+        step_tokens=_step_tokens(chosen, max_batch, 2048 if gpu else 256),
+        context_length=_context_length(chosen, model),
+        kv_memory_bytes=None if kv_memory_gb is None else _gigabytes(float(kv_memory_gb)),
+        gpu_memory_fraction=_fraction(cast(float, chosen["gpu_memory_fraction"])),
+        prefix_cache=bool(chosen["prefix_cache"]),
+        chunked_prefill=bool(chosen["chunked_prefill"]),
+        cuda_graphs=_cuda_graphs(cast("bool | None", chosen["cuda_graphs"]), device),
+        schedule_ahead=gpu if chosen["schedule_ahead"] is None else bool(chosen["schedule_ahead"]),
+    )
+
+
+def _dtype(name: str, model: ModelConfig, device: torch.device) -> torch.dtype:
+    if name != "auto":
+        return _DTYPES[name]
+    if device.type == "cuda":
+        return torch.bfloat16
+    return faster_cpu_dtype(model.hidden_size, model.intermediate_size)
+
+
+def _positive(chosen: Mapping[str, OptionValue | None], name: str, default: int) -> int:
+    value = chosen[name]
+    number = default if value is None else int(value)
+    if number < 1:
+        raise UsageError(f"{name} is {number}; it must be at least 1")
+    return number
+
+
+def _step_tokens(chosen: Mapping[str, OptionValue | None], max_batch: int, default: int) -> int:
+    tokens = _positive(chosen, "step_tokens", max(default, max_batch))
+    if tokens < max_batch:
+        raise UsageError(
+            f"step_tokens is {tokens}, less than max_batch ({max_batch}): each running request needs"
+            " a token of every step; raise step_tokens or lower max_batch"
+        )
+    return tokens
+
+
+def _context_length(chosen: Mapping[str, OptionValue | None], model: ModelConfig) -> int:
+    length = _positive(chosen, "context_length", model.context_length)
+    if length > model.context_length:
+        raise UsageError(
+            f"context_length is {length}; the model was made for at most {model.context_length}"
+        )
+    return length
+
+
+def _gigabytes(value: float) -> int:
+    if not 0 < value < float("inf"):
+        raise UsageError(f"kv_memory_gb is {value:g}; it must be positive")
+    return int(value * 1e9)
+
+
+def _fraction(value: float) -> float:
+    if not 0 < value <= 1:
+        raise UsageError(f"gpu_memory_fraction is {value:g}; it must be above 0 and at most 1")
+    return value
+
+
+def _cuda_graphs(value: bool | None, device: torch.device) -> bool:
+    if value and device.type != "cuda":
+        raise UsageError("cuda_graphs needs a GPU, and this engine runs on the CPU; leave it out")
+    return device.type == "cuda" if value is None else value

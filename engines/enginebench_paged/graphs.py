@@ -1,0 +1,114 @@
+"""Whole decode steps as CUDA graphs, one for each bucket of batch sizes.
+
+A graph holds everything from the ids that the last step left on the device to the newly sampled ones:
+attention over the block tables, logits and sampling. Launching it costs one call instead of hundreds.
+Rows beyond the batch are padded: they belong to the spare slot and store nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from enginebench_paged.inputs import Sizes, StepInputs, device_views, host_views
+from enginebench_paged.staging import fill, pad
+from enginebench_paged.step import StepPlan
+
+__all__ = ["DecodeGraphs", "buckets"]
+
+
+class Forward(Protocol):
+    """Logits and ids of a step, from device tensors alone."""
+
+    def __call__(self, x: StepInputs[Tensor]) -> tuple[Tensor, Tensor]: ...
+
+
+def buckets(max_batch: int) -> list[int]:
+    """1, 2, 4, 8, then steps of 8 up to 64, of 16 up to 256, of 64 beyond; the last is max_batch."""
+    sizes = [1, 2, 4, *range(8, 64, 8), *range(64, 256, 16), *range(256, max_batch, 64)]
+    return [size for size in sizes if size < max_batch] + [max_batch]
+
+
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    graph: torch.cuda.CUDAGraph
+    packed: Tensor  # device memory that the graph reads its inputs from
+    inputs: StepInputs[Tensor]
+    logits: Tensor
+    ids: Tensor
+
+
+class DecodeGraphs:
+    """Captures all buckets when made, largest first, so that the others share its memory."""
+
+    def __init__(self, max_batch: int, device: torch.device, forward: Forward) -> None:
+        self._spare_slot = max_batch
+        self._device = device
+        self._forward = forward
+        self._buckets = buckets(max_batch)
+        self._pool: tuple[int, int] | None = None
+        self._captured = {size: self._capture(size) for size in reversed(self._buckets)}
+
+    def covers(self, sizes: Sizes) -> bool:
+        """Whether a step of these sizes is all decodes, and each samples."""
+        return sizes.decodes == sizes.tokens == sizes.samples
+
+    def run(
+        self, plan: StepPlan, sizes: Sizes, tables: NDArray[np.int32], block_size: int
+    ) -> tuple[StepInputs[Tensor], Tensor, Tensor]:
+        """Replay the smallest graph that holds the step: its inputs, logits and ids, cut to size."""
+        bucket = next(size for size in self._buckets if size >= sizes.tokens)
+        captured = self._captured[bucket]
+        host = torch.empty(captured.packed.shape, dtype=torch.int64, pin_memory=True)
+        views = host_views(host.numpy(), captured.inputs.sizes)
+        fill(views, plan, tables, block_size)
+        pad(views, sizes.tokens, self._spare_slot)
+        captured.packed.copy_(host, non_blocking=True)
+        captured.graph.replay()
+        used = _leading(captured.inputs, sizes)
+        return used, captured.logits[: sizes.samples], captured.ids[: sizes.samples]
+
+    @torch.inference_mode()
+    def _capture(self, size: int) -> _Captured:
+        sizes = Sizes(tokens=size, sequences=size, samples=size, decodes=size)
+        host = np.zeros(sizes.words, np.int64)
+        pad(host_views(host, sizes), 0, self._spare_slot)
+        packed = torch.from_numpy(host).to(self._device)
+        inputs = device_views(packed, sizes)
+        self._warm_up(lambda: self._forward(inputs))
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            logits, ids = self._forward(inputs)
+        self._pool = graph.pool()
+        return _Captured(graph, packed, inputs, logits, ids)
+
+    def _warm_up(self, run: Callable[[], object]) -> None:
+        """Once outside the graph: kernels are compiled, and libraries take their workspaces."""
+        stream = torch.cuda.Stream(self._device)
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            run()
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+
+
+def _leading(x: StepInputs[Tensor], sizes: Sizes) -> StepInputs[Tensor]:
+    """What sampling anew needs of the rows in use."""
+    count = sizes.samples
+    return StepInputs(
+        sizes,
+        x.token_ids[:count],
+        x.positions[:count],
+        x.cache_slots[:count],
+        x.sequence_slots[:count],
+        x.sample_rows[:count],
+        x.sample_slots[:count],
+        x.sample_positions[:count],
+        x.context_lens[:count],
+        x.query_starts[: count + 1],
+    )

@@ -1,0 +1,169 @@
+"""Weights on their device, in the run's dtype and in the layout that `model` computes with.
+
+Q, K and V are merged into one matrix, gate and up into another. Rotary pairs always lie in halves: rows
+that a file keeps as adjacent pairs are reordered. A tensor is read a few rows at a time straight into
+its place, so loading never holds a second copy of anything big. Synthetic weights are drawn on the device.
+
+Norms stay float32: they are small, and every kernel takes them so.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from enginebench_models import GGMLType, Model, ModelConfig, dequantize
+from enginebench_models import Tensor as FileTensor
+
+__all__ = ["LayerWeights", "ModelWeights", "load"]
+
+_CHUNK_VALUES = 4 << 20
+_PLAIN = {
+    GGMLType.F32: torch.float32,
+    GGMLType.F16: torch.float16,
+    GGMLType.BF16: torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One transformer layer; matrices are (out, in), absent parts None."""
+
+    input_norm: torch.Tensor
+    qkv: torch.Tensor  # (heads + 2 * kv_heads) * head_dim rows
+    qkv_bias: torch.Tensor | None
+    q_norm: torch.Tensor | None
+    k_norm: torch.Tensor | None
+    output: torch.Tensor
+    mlp_norm: torch.Tensor
+    gate_up: torch.Tensor  # 2 * intermediate_size rows
+    down: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWeights:
+    """All weights. A tied `head` is the embedding itself, not a copy."""
+
+    embedding: torch.Tensor
+    layers: tuple[LayerWeights, ...]
+    final_norm: torch.Tensor
+    head: torch.Tensor
+
+    def size_bytes(self) -> int:
+        """What they occupy on the device."""
+        tensors = {id(tensor): tensor for tensor in self._tensors()}
+        return sum(tensor.nbytes for tensor in tensors.values())
+
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        yield from (self.embedding, self.final_norm, self.head)
+        for layer in self.layers:
+            for name in LayerWeights.__slots__:
+                tensor = getattr(layer, name)
+                if tensor is not None:
+                    yield tensor
+
+
+def load(model: Model, device: torch.device, dtype: torch.dtype) -> ModelWeights:
+    """Read (or draw) all weights of `model`."""
+    return _Loader(model, device, dtype).load()
+
+
+class _Loader:
+    def __init__(self, model: Model, device: torch.device, dtype: torch.dtype) -> None:
+        self.config: ModelConfig = model.config
+        self.weights = model.weights
+        self.synthetic = model.info.format == "synthetic"
+        self.device, self.dtype = device, dtype
+
+    def load(self) -> ModelWeights:
+        embedding = self._matrix("token_embd.weight")
+        tied = self.config.tie_word_embeddings
+        return ModelWeights(
+            embedding=embedding,
+            layers=tuple(self._layer(f"blk.{i}.") for i in range(self.config.n_layers)),
+            final_norm=self._norm("output_norm.weight"),
+            head=embedding if tied else self._matrix("output.weight"),
+        )
+
+    def _layer(self, prefix: str) -> LayerWeights:
+        config = self.config
+        qkv = [f"{prefix}attn_{part}" for part in "qkv"]
+        return LayerWeights(
+            input_norm=self._norm(f"{prefix}attn_norm.weight"),
+            qkv=self._qkv([f"{name}.weight" for name in qkv]),
+            qkv_bias=self._qkv([f"{name}.bias" for name in qkv]) if config.attention_bias else None,
+            q_norm=self._head_norm(f"{prefix}attn_q_norm.weight"),
+            k_norm=self._head_norm(f"{prefix}attn_k_norm.weight"),
+            output=self._matrix(f"{prefix}attn_output.weight"),
+            mlp_norm=self._norm(f"{prefix}ffn_norm.weight"),
+            gate_up=self._matrix(f"{prefix}ffn_gate.weight", f"{prefix}ffn_up.weight"),
+            down=self._matrix(f"{prefix}ffn_down.weight"),
+        )
+
+    def _norm(self, name: str) -> torch.Tensor:
+        return self._stack([self.weights[name]], torch.float32)
+
+    def _head_norm(self, name: str) -> torch.Tensor | None:
+        if not self.config.qk_norm:
+            return None
+        norm = self._norm(name)
+        return self._in_halves(norm, heads=1)
+
+    def _matrix(self, *names: str) -> torch.Tensor:
+        return self._stack([self.weights[name] for name in names], self.dtype)
+
+    def _qkv(self, names: list[str]) -> torch.Tensor:
+        merged = self._matrix(*names)
+        q_rows, k_rows, _ = (self.weights[name].shape[0] for name in names)
+        config = self.config
+        self._in_halves(merged[:q_rows], config.n_heads)
+        self._in_halves(merged[q_rows : q_rows + k_rows], config.n_kv_heads)
+        return merged
+
+    def _in_halves(self, rows: torch.Tensor, heads: int) -> torch.Tensor:
+        """Reorder the rows of each head, in place, so that row i turns with row i + head_dim / 2."""
+        if self.config.rope_pairs == "adjacent" and not self.synthetic:
+            pairs = rows.view(heads, self.config.head_dim // 2, 2, *rows.shape[1:])
+            rows.copy_(pairs.transpose(1, 2).reshape(rows.shape).clone())
+        return rows
+
+    def _stack(self, sources: list[FileTensor], dtype: torch.dtype) -> torch.Tensor:
+        """The tensors one below the other."""
+        rows = [source.shape[0] for source in sources]
+        target = torch.empty((sum(rows), *sources[0].shape[1:]), dtype=dtype, device=self.device)
+        for part, source in zip(target.split(rows), sources, strict=True):
+            if self.synthetic:
+                self._draw(part, source)
+            else:
+                _read(part, source)
+        return target
+
+    def _draw(self, target: torch.Tensor, source: FileTensor) -> None:
+        """Normal values that keep activations near 1, the same for a name on one kind of device."""
+        generator = torch.Generator(self.device).manual_seed(zlib.crc32(source.name.encode()))
+        if target.dim() == 2:
+            target.normal_(0.0, 1 / math.sqrt(target.shape[1]), generator=generator)
+        else:
+            middle = 1.0 if source.name.endswith("norm.weight") else 0.0
+            target.uniform_(middle - 0.1, middle + 0.1, generator=generator)
+
+
+def _read(target: torch.Tensor, source: FileTensor) -> None:
+    """Copy a file's tensor into `target`, a few million values at a time."""
+    data = source.data  # (rows, bytes per row); a vector is one row
+    columns = source.shape[-1]
+    step = max(1, _CHUNK_VALUES // columns)
+    rows = target.view(-1, columns)
+    plain = _PLAIN.get(source.type)
+    for start in range(0, len(data), step):
+        part = data[start : start + step]
+        if plain is None:
+            values = torch.from_numpy(dequantize(part, source.type, (len(part), columns)))
+        else:
+            values = torch.from_numpy(part.copy()).view(plain)
+        rows[start : start + step].copy_(values)
+    source.release()

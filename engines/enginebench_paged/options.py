@@ -1,0 +1,39 @@
+"""The engine's options as users meet them. Imports nothing heavy: the plugin lists them at start-up.
+
+`config.resolve` turns them into a `PagedConfig`, where every "auto" has become a fact.
+"""
+
+from __future__ import annotations
+
+from enginebench.types import Option
+
+__all__ = ["DTYPES", "OPTIONS"]
+
+DTYPES = ("auto", "bf16", "f16", "f32")
+
+OPTIONS = (
+    Option("block_size", int, 16, "tokens in a KV block, a power of two", (16, 32, 64, 128)),
+    Option("max_batch", int, None, "most requests that run at once (GPU 256, CPU 32)"),
+    Option("step_tokens", int, None, "most tokens computed in a step (GPU 2048, CPU 256)"),
+    Option("context_length", int, None, "longest prompt plus output (as the model says)"),
+    Option(
+        "kv_memory_gb",
+        float,
+        None,
+        "GB of KV cache (GPU: what gpu_memory_fraction leaves; CPU: what max_batch contexts need, at"
+        " most a quarter of the free memory)",
+    ),
+    Option("gpu_memory_fraction", float, 0.9, "share of the GPU's memory that the engine may fill"),
+    Option(
+        "dtype", str, "auto", "of weights and KV (GPU bf16; CPU the faster of bf16 and f32)", DTYPES
+    ),
+    Option("prefix_cache", bool, True, "reuse the KV blocks of equal prefixes"),
+    Option("chunked_prefill", bool, True, "prompts in chunks, in the same steps as decodes"),
+    Option("cuda_graphs", bool, None, "replay decode steps as CUDA graphs (on GPUs: yes)"),
+    Option(
+        "schedule_ahead",
+        bool,
+        None,
+        "plan a step before the ids of the last one arrived (on GPUs: yes)",
+    ),
+)

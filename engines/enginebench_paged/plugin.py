@@ -1,0 +1,70 @@
+"""Registers the `paged` engine. Cheap: torch is looked for, not imported."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+from enginebench import __version__, hookimpl
+from enginebench.types import (
+    Availability,
+    Engine,
+    EngineSpec,
+    Hardware,
+    Launch,
+    ModelInfo,
+    Option,
+)
+from enginebench_openai import server_launch
+from enginebench_paged.options import OPTIONS
+
+__all__ = ["Paged", "enginebench_engines"]
+
+
+class Paged:
+    """The batched server on paged attention."""
+
+    name = "paged"
+    summary = "Batched server: paged attention, continuous batching, prefix cache, chunked prefill"
+    options: Sequence[Option] = OPTIONS
+
+    def availability(self) -> Availability:
+        """It needs torch; a GPU is used if there is one."""
+        if importlib.util.find_spec("torch") is None:
+            return Availability(
+                ok=False,
+                reason="torch is not installed",
+                fix='pip install "enginebench[paged]"',
+            )
+        return Availability(ok=True, version=__version__)
+
+    def refuses(self, model: ModelInfo, hardware: Hardware) -> str | None:
+        """Models that only a server knows, weights that cannot be decoded, several GPUs."""
+        if len(hardware.gpus) > 1:
+            return f"paged runs on one GPU, so far; {hardware} names {len(hardware.gpus)}"
+        if hardware.gpus and importlib.util.find_spec("triton") is None:
+            return 'paged needs triton on a GPU: pip install "enginebench[paged]"'
+        if model.format == "remote":
+            return f"paged needs the model's files; {model.name} is known to a server only"
+        if model.format == "gguf" and model.precision is not None:
+            return _undecodable(model.precision)
+        return None
+
+    def launch(self, spec: EngineSpec, model: ModelInfo, port: int) -> Launch:
+        """The engine's own server process."""
+        return server_launch("enginebench_paged.serve", spec, model, port)
+
+
+def _undecodable(precision: str) -> str | None:
+    from enginebench_models.dequantizers import DEQUANTIZABLE
+
+    known = [type.name for type in DEQUANTIZABLE]
+    if precision.upper() in known:
+        return None
+    return f"paged cannot decode {precision} weights (it can: {', '.join(known)})"
+
+
+@hookimpl
+def enginebench_engines() -> Sequence[Engine]:
+    """The engine of this package."""
+    return [Paged()]

@@ -1,0 +1,131 @@
+"""Executes plans: owns the device, the weights, the KV cache and the state of every slot.
+
+`launch` only enqueues: on a GPU it returns long before the step is done, and the next plan can be
+launched on top of it, because sampled ids stay on the device and feed the next step from there.
+`Launched.wait` fetches them for the host. Everything runs on one stream, so that what a step reads
+was written by the steps before it.
+
+Knows plans but no scheduler: nothing here decides who computes what.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from enginebench_models import Model
+from enginebench_paged import loader
+from enginebench_paged.cache import KVCache, cpu_block_count
+from enginebench_paged.config import PagedConfig
+from enginebench_paged.graphs import DecodeGraphs
+from enginebench_paged.inputs import Sizes, StepInputs, device_views, host_views
+from enginebench_paged.model import Transformer, rotary_table
+from enginebench_paged.profile import gpu_block_count
+from enginebench_paged.sampler import Sampler
+from enginebench_paged.staging import fill, sizes_of
+from enginebench_paged.step import StepPlan
+from enginebench_paged.tables import BlockTables
+from enginebench_paged.transfer import Download
+
+__all__ = ["Launched", "Runner"]
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A step under way and its sampled ids, one for each sampling piece of the plan, in order."""
+
+    plan: StepPlan
+    ids: Download | None
+
+    def wait(self) -> list[int]:
+        """The ids, as soon as the device has them."""
+        return [] if self.ids is None else self.ids.wait()
+
+
+class Runner:
+    """One device, ready to run steps once constructed."""
+
+    def __init__(self, model: Model, config: PagedConfig) -> None:
+        self.config, shape = config, model.config
+        device = config.device
+        self.weights = loader.load(model, device, config.dtype)
+        rotary = rotary_table(shape, config.context_length, device)
+        self._model = Transformer(shape, self.weights, rotary)
+        self._tables = BlockTables(config.max_batch, config.max_blocks_per_sequence, device)
+        self._sampler = Sampler(config.max_batch, shape.vocab_size, device)
+        self._last_token = torch.zeros(config.max_batch + 1, dtype=torch.int64, device=device)
+        if device.type == "cuda":
+            self.cache = KVCache.allocate(1, config, shape)  # the profile writes nothing
+            blocks = gpu_block_count(config, shape, self._forward)
+        else:
+            blocks = cpu_block_count(config, shape)
+        self.cache = KVCache.allocate(blocks, config, shape)
+        self._graphs = None
+        if config.cuda_graphs:
+            self._graphs = DecodeGraphs(config.max_batch, device, self._forward)
+
+    @torch.inference_mode()
+    def launch(self, plan: StepPlan) -> Launched:
+        """Enqueue a step. The sequences' tokens and blocks are read now, not later."""
+        for sequence in plan.admitted:
+            assert sequence.slot is not None
+            self._tables.reset(sequence.slot)
+        if plan.admitted:
+            self._sampler.admit(plan.admitted)
+        self._tables.update(plan.pieces)
+        ids = self._execute(plan)
+        return Launched(plan, None if ids is None else Download(ids))
+
+    def _execute(self, plan: StepPlan) -> Tensor | None:
+        sizes = sizes_of(plan, self.config.block_size)
+        penalized = self._sampler.wants_penalties([piece.slot for piece in plan.pieces])
+        if self._graphs is not None and self._graphs.covers(sizes):
+            x, logits, ids = self._graphs.run(
+                plan, sizes, self._tables.host, self.config.block_size
+            )
+        else:
+            x = self._stage(plan, sizes)
+            logits, ids = self._forward(x, draw=not penalized)
+        if not sizes.samples:
+            return None
+        if penalized:  # a graph has drawn already, without penalties: draw anew
+            ids = self._draw(logits, x, penalized=True)
+        return ids[: sizes.samples]
+
+    def _stage(self, plan: StepPlan, sizes: Sizes) -> StepInputs[Tensor]:
+        pinned = self.config.device.type == "cuda"
+        packed = torch.empty(sizes.words, dtype=torch.int64, pin_memory=pinned)
+        fill(host_views(packed.numpy(), sizes), plan, self._tables.host, self.config.block_size)
+        return device_views(packed.to(self.config.device, non_blocking=True), sizes)
+
+    def _forward(self, x: StepInputs[Tensor], draw: bool = True) -> tuple[Tensor, Tensor]:
+        """Logits and sampled ids of a step, all on the device; this is what a graph captures."""
+        token_ids = self._complete(x) if self.config.schedule_ahead else x.token_ids
+        logits = self._model.logits(token_ids, x, self._tables.device, self.cache)
+        ids = self._draw(logits, x) if draw and x.sizes.samples else x.sample_slots
+        return logits, ids
+
+    def _complete(self, x: StepInputs[Tensor]) -> Tensor:
+        """Put in the ids that the host did not know, all among the decodes."""
+        decodes = x.sizes.decodes
+        known = x.token_ids[:decodes]
+        sampled = self._last_token[x.sequence_slots[:decodes]]
+        torch.where(known < 0, sampled, known, out=known)
+        return x.token_ids
+
+    def _draw(self, logits: Tensor, x: StepInputs[Tensor], penalized: bool = False) -> Tensor:
+        draw = self._sampler.sample_penalized if penalized else self._sampler.sample
+        ids = draw(logits, x.sample_slots, x.sample_positions)
+        if self.config.schedule_ahead:
+            self._last_token[x.sample_slots] = ids
+        return ids
+
+    def close(self) -> None:
+        """Drop what holds memory."""
+        self._graphs = None
+        del self.cache, self._model, self.weights
+        if self.config.device.type == "cuda":
+            torch.cuda.empty_cache()
+

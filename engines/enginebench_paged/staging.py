@@ -1,0 +1,77 @@
+"""From a plan to the arrays of a step, on the host, with numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enginebench_paged.inputs import FROM_DEVICE, Sizes, StepInputs
+from enginebench_paged.step import Piece, StepPlan
+
+__all__ = ["fill", "pad", "sizes_of"]
+
+Ints = NDArray[np.int64]
+
+
+def sizes_of(plan: StepPlan, block_size: int) -> Sizes:
+    """The sizes that `plan` needs."""
+    longest = max(piece.start + piece.length for piece in plan.pieces)
+    return Sizes(
+        tokens=plan.tokens,
+        sequences=len(plan.pieces),
+        samples=sum(piece.samples for piece in plan.pieces),
+        decodes=plan.decodes,
+        max_query_len=max(piece.length for piece in plan.pieces),
+        width=-(-longest // block_size),
+    )
+
+
+def fill(x: StepInputs[Ints], plan: StepPlan, tables: NDArray[np.int32], block_size: int) -> None:
+    """Write the plan into the leading rows of `x`, which may be longer than the plan needs."""
+    pieces = plan.pieces
+    slots = np.array([piece.slot for piece in pieces], np.int64)
+    starts = np.array([piece.start for piece in pieces], np.int64)
+    lengths = np.array([piece.length for piece in pieces], np.int64)
+    ends = np.cumsum(lengths)
+    count, tokens = len(pieces), int(ends[-1])
+    x.sequence_slots[:count] = slots
+    x.context_lens[:count] = starts + lengths
+    x.query_starts[0] = 0
+    x.query_starts[1 : count + 1] = ends
+    rows = np.repeat(np.arange(count), lengths)  # (T,) the piece of each token
+    positions = np.arange(tokens) + np.repeat(starts - (ends - lengths), lengths)
+    x.positions[:tokens] = positions
+    blocks = tables[slots[rows], positions // block_size].astype(np.int64)
+    x.cache_slots[:tokens] = blocks * block_size + positions % block_size
+    x.token_ids[:tokens] = _token_ids(pieces)
+    sampling = np.array([piece.samples for piece in pieces], bool)
+    samples = int(sampling.sum())
+    x.sample_rows[:samples] = (ends - 1)[sampling]
+    x.sample_slots[:samples] = slots[sampling]
+    x.sample_positions[:samples] = (starts + lengths)[sampling]
+
+
+def _token_ids(pieces: Sequence[Piece]) -> list[int]:
+    ids: list[int] = []
+    for piece in pieces:
+        known = piece.sequence.tokens
+        if piece.length > 1:
+            ids += known[piece.start : piece.start + piece.length]
+        else:
+            ids.append(known[piece.start] if piece.start < len(known) else FROM_DEVICE)
+    return ids
+
+
+def pad(x: StepInputs[Ints], used: int, spare_slot: int) -> None:
+    """Make the rows from `used` on, one token each, compute nothing that anybody reads."""
+    x.token_ids[used:] = 0
+    x.positions[used:] = 0
+    x.cache_slots[used:] = -1
+    x.sequence_slots[used:] = spare_slot
+    x.sample_rows[used:] = np.arange(used, len(x.sample_rows))
+    x.sample_slots[used:] = spare_slot
+    x.sample_positions[used:] = 0
+    x.context_lens[used:] = 0
+    x.query_starts[used + 1 :] = np.arange(used + 1, len(x.query_starts))
