@@ -122,18 +122,6 @@ def build_rope(level: str):
     """
     lanes = LEVELS[level].lanes
 
-    @njit(inline="always")
-    def store_key(key, cache, position, head_dim):
-        base = cache + (position // lanes) * head_dim * lanes * 2 + (position % lanes) * 2
-        for i in range(head_dim):
-            poke_half(level, base, i * lanes, peek_f32(key, i))
-
-    @njit(inline="always")
-    def store_value(value, cache, position, capacity, head_dim):
-        for i in range(head_dim):
-            row = cache + ((i // lanes) * capacity + position) * lanes * 2
-            poke_half(level, row, i % lanes, peek_f32(value, i))
-
     @cfunc(KERNEL, cache=True, error_model="numpy")
     def rope(args, begin, end, thread):
         q, k, v = peek(args, 0), peek(args, 1), peek(args, 2)
@@ -165,9 +153,12 @@ def build_rope(level: str):
             if k_norm != 0:
                 _norm_head(key, k_norm, head_dim, eps)
             _rotate_halves(key, angles, head_dim)
-            store_key(key, k_cache + kv_head * capacity * head_dim * 2, position, head_dim)
-            heads_values = v_cache + kv_head * capacity * v_dim * 2
-            store_value(value, heads_values, position, capacity, head_dim)
+            group_keys = k_cache + (kv_head * capacity + position // lanes * lanes) * head_dim * 2
+            group_values = v_cache + (kv_head * v_dim * capacity + position * lanes) * 2
+            for i in range(head_dim):
+                at = (i // lanes) * capacity * lanes + i % lanes
+                poke_half(level, group_keys, i * lanes + position % lanes, peek_f32(key, i))
+                poke_half(level, group_values, at, peek_f32(value, i))
 
     return rope
 
@@ -198,92 +189,67 @@ def build_attend(level: str, rows: int, decode: bool):
     """
     lanes = LEVELS[level].lanes
 
-    @njit(inline="always")
-    def attend_rows(query, row_bytes, k, v, capacity, head_dim, keys, step, scale, scores, out):
-        """Row r sees `keys + r * step` positions; returns the stride of the rows in `out`."""
-        longest = keys + (rows - 1) * step
-        padded = (longest + lanes - 1) // lanes * lanes
-        dim_groups = (head_dim + lanes - 1) // lanes
-        for group in range(padded // lanes):
-            matmul_tile(
-                "F16",
-                level,
-                rows,
-                k + group * head_dim * lanes * 2,
-                head_dim // 4,
-                query,
-                row_bytes,
-                scores + group * lanes * 4,
-                padded * 4,
-                0,
-            )
-        for row in range(rows):
-            line, seen = scores + row * padded * 4, keys + row * step
-            for i in range(seen, padded):
-                poke_f32(line, i, types.float32(MINUS_INFINITY))
-            softmax_row(level, line, padded, scale)
-            for i in range(seen, padded):
-                poke_f32(line, i, types.float32(0.0))
-        for group in range(dim_groups):
-            matmul_tile(
-                "F16",
-                level,
-                rows,
-                v + group * capacity * lanes * 2,
-                padded // 4,
-                scores,
-                padded * 4,
-                out + group * lanes * 4,
-                dim_groups * lanes * 4,
-                0,
-            )
-        return dim_groups * lanes * 4
-
-    @njit(inline="always")
-    def copy_row(source, target, count):
-        for i in range(count):
-            poke_f32(target, i, peek_f32(source, i))
-
     @cfunc(KERNEL, cache=True, error_model="numpy")
     def attend(args, begin, end, thread):
         q, q_stride, out, head_dim = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
         kv_heads, group = peek(args, 4), peek(args, 5)
         k_cache, v_cache, capacity = peek(args, 6), peek(args, 7), peek(args, 8)
         scale = f32_from_bits(peek(args, 9))
-        scratch = peek(args, 10) + thread * peek(args, 11)
+        outputs = peek(args, 10) + thread * peek(args, 11)
         tokens, first_position = peek(peek(args, 12), 0), peek(peek(args, 12), 1)
-        dim_bytes = head_dim * 4
-        v_dim = (head_dim + lanes - 1) // lanes * lanes
-        scores = scratch + rows * v_dim * 4
-        if decode:
-            for kv_head in range(begin, end):
-                query = q + kv_head * group * dim_bytes
-                keys = k_cache + kv_head * capacity * head_dim * 2
-                values = v_cache + kv_head * capacity * v_dim * 2
-                seen = first_position + 1
-                stride = attend_rows(
-                    query, dim_bytes, keys, values, capacity, head_dim, seen, 0, scale,
-                    scores, scratch,
-                )  # fmt: skip
-                for row in range(rows):
-                    target = out + (kv_head * group + row) * dim_bytes
-                    copy_row(scratch + row * stride, target, head_dim)
-            return
+        dim_groups = (head_dim + lanes - 1) // lanes
+        output_bytes = dim_groups * lanes * 4
+        scores = outputs + rows * output_bytes
         heads = kv_heads * group
         tiles = (tokens + rows - 1) // rows
-        for index in range(begin, min(end, tiles * heads)):
-            tile, head = index // heads, index % heads
-            kv_head, token = head // group, tile * rows
-            query = q + token * q_stride + head * dim_bytes
-            keys = k_cache + kv_head * capacity * head_dim * 2
-            values = v_cache + kv_head * capacity * v_dim * 2
-            seen = first_position + token + 1
-            stride = attend_rows(
-                query, q_stride, keys, values, capacity, head_dim, seen, 1, scale, scores, scratch
-            )
+        for index in range(begin, end if decode else min(end, tiles * heads)):
+            if decode:
+                token, head, row_bytes, step = 0, index * group, head_dim * 4, 0
+            else:
+                token, head = index // heads * rows, index % heads
+                row_bytes, step = q_stride, 1
+            keys = k_cache + (head // group) * capacity * head_dim * 2
+            values = v_cache + (head // group) * capacity * dim_groups * lanes * 2
+            seen = first_position + token + 1  # by the first row; each row sees `step` more
+            padded = (seen + (rows - 1) * step + lanes - 1) // lanes * lanes
+            at = token * q_stride + head * head_dim * 4
+            for key_group in range(padded // lanes):
+                matmul_tile(
+                    "F16",
+                    level,
+                    rows,
+                    keys + key_group * head_dim * lanes * 2,
+                    head_dim // 4,
+                    q + at,
+                    row_bytes,
+                    scores + key_group * lanes * 4,
+                    padded * 4,
+                    0,
+                )
             for row in range(rows):
-                target = out + (token + row) * q_stride + head * dim_bytes
-                copy_row(scratch + row * stride, target, head_dim)
+                line = scores + row * padded * 4
+                for i in range(seen + row * step, padded):
+                    poke_f32(line, i, types.float32(MINUS_INFINITY))
+                softmax_row(level, line, padded, scale)
+                for i in range(seen + row * step, padded):
+                    poke_f32(line, i, types.float32(0.0))
+            for dim_group in range(dim_groups):
+                matmul_tile(
+                    "F16",
+                    level,
+                    rows,
+                    values + dim_group * capacity * lanes * 2,
+                    padded // 4,
+                    scores,
+                    padded * 4,
+                    outputs + dim_group * lanes * 4,
+                    output_bytes,
+                    0,
+                )
+            for row in range(rows):
+                target = out + at + row * row_bytes
+                for i in range(head_dim):
+                    poke_f32(target, i, peek_f32(outputs + row * output_bytes, i))
 
     return attend
 

@@ -1,0 +1,64 @@
+"""Registers the `quant` engine. Cheap: numba is looked for, not imported."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+from enginebench import __version__, hookimpl
+from enginebench.types import (
+    Availability,
+    Engine,
+    EngineSpec,
+    Hardware,
+    Launch,
+    ModelInfo,
+    Option,
+)
+from enginebench_openai import server_launch
+from enginebench_quant.options import OPTIONS
+
+__all__ = ["Quant", "enginebench_engines"]
+
+COMPUTED_TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+
+
+class Quant:
+    """The single-stream runner for quantized models."""
+
+    name = "quant"
+    summary = "Single-stream runner on quantized weights: memory-mapped, small, quick to start"
+    options: Sequence[Option] = OPTIONS
+
+    def availability(self) -> Availability:
+        """It needs numba."""
+        if importlib.util.find_spec("numba") is None:
+            return Availability(
+                ok=False,
+                reason="numba is not installed",
+                fix='pip install "enginebench[quant]"',
+            )
+        return Availability(ok=True, version=__version__)
+
+    def refuses(self, model: ModelInfo, hardware: Hardware) -> str | None:
+        """GPUs are not supported yet; nor are models that only a server knows."""
+        if hardware.gpus:
+            return f"quant runs on CPUs only, so far; {hardware} names a GPU"
+        if model.format == "remote":
+            return f"quant needs the model's files; {model.name} is known to a server only"
+        if model.precision is not None and model.precision.upper() not in COMPUTED_TYPES:
+            return (
+                f"quant has no kernel for {model.precision} weights "
+                f"(it has: {', '.join(COMPUTED_TYPES)})"
+            )
+        return None
+
+    def launch(self, spec: EngineSpec, model: ModelInfo, port: int) -> Launch:
+        """The engine's own server process."""
+        return server_launch("enginebench_quant.serve", spec, model, port)
+
+
+@hookimpl
+def enginebench_engines() -> Sequence[Engine]:
+    """The engine of this package."""
+    return [Quant()]

@@ -1,0 +1,41 @@
+"""`python -m enginebench_quant.serve`: the quant engine behind the OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from enginebench.types import OptionValue
+from enginebench_models import Model
+from enginebench_openai import serve_main
+from enginebench_quant.engine import QuantEngine
+from enginebench_quant.options import OPTIONS, QuantOptions
+
+__all__ = ["main", "make_engine"]
+
+
+def make_engine(model: Model, options: Mapping[str, OptionValue]) -> QuantEngine:
+    """Pack the model for this CPU, compile what is not compiled yet, and wrap it."""
+    from enginebench_quant.load import load_model
+
+    resolved = QuantOptions.resolve(options, model.config)
+    runner = load_model(model, resolved, log=_log)
+    return QuantEngine(runner, context=resolved.context, prompt_cache=resolved.prompt_cache)
+
+
+def _log(message: str) -> None:
+    print(f"quant: {message}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    serve_main(
+        sys.argv[1:],
+        description="Serve a GGUF model from quantized weights, one request at a time.",
+        options=OPTIONS,
+        make_engine=make_engine,
+    )
+
+
+if __name__ == "__main__":
+    main()
