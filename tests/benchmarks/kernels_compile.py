@@ -1,9 +1,11 @@
-"""Compiles the paged kernels for a chip that need not be here, and prints registers, spills and memory.
+"""Compiles the paged kernels for a chip that need not be here, and prints registers, spills and
+memory.
 
     PYTHONPATH=engines:harness python tests/benchmarks/kernels_compile.py [--capability 90]
 
-Shapes and configurations are those that an H100 gets for Qwen2.5-3B and Llama-3.1-8B. ptxas comes with Triton.
-A kernel that spills, or whose stages exceed shared memory, shows here before a GPU is asked for.
+Shapes and configurations are those that an H100 gets for Qwen2.5-3B and Llama-3.1-8B. ptxas comes
+with Triton. A kernel that spills, or whose stages exceed shared memory, shows here before a GPU
+is asked for.
 """
 
 import argparse
@@ -99,7 +101,11 @@ def _attention() -> Iterator[Build]:
         constants = common | {"ROWS": prefill.rows, "TILE": tile}
         options = {"num_warps": prefill.num_warps, "num_stages": prefill.num_stages}
         yield Build(
-            f"prefill {label}", attention_prefill._prefill_kernel, caches | lists, constants, options
+            f"prefill {label}",
+            attention_prefill._prefill_kernel,
+            caches | lists,
+            constants,
+            options,
         )
     types = {"partial": "*fp32", "partial_lse": "*fp32", "out": "*bf16", "context_lens": "*i32"}
     for splits, warps in ((4, 2), (128, 8)):
@@ -176,7 +182,7 @@ def resources(built: Any, capability: int) -> tuple[int, int]:
         ptx = Path(folder) / "kernel.ptx"
         ptx.write_text(built.asm["ptx"])
         command = [knobs.nvidia.ptxas.path, "-v", f"--gpu-name=sm_{capability}{suffix}", str(ptx)]
-        command += ["-o", "/dev/null"]
+        command += ["-o", str(ptx.with_suffix(".cubin"))]
         log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill", log))
     return int(re.findall(r"Used (\d+) registers", log)[0]), spilled
@@ -197,7 +203,9 @@ def main() -> None:
         ptx = built.asm["ptx"]
         matrix = "wgmma" if "wgmma.mma_async" in ptx else "mma" if "mma.sync" in ptx else "-"
         widths = sorted(set(re.findall(r"(?:ld|st)\.global[a-zA-Z_:0-9.]*\.(v\d)\.b32", ptx)))
-        copies = set(re.findall(r"cp\.async\.c[ag]\.shared\.global \[[^\]]*\], \[[^\]]*\], (0x\w+)", ptx))
+        copies = set(
+            re.findall(r"cp\.async\.c[ag]\.shared\.global \[[^\]]*\], \[[^\]]*\], (0x\w+)", ptx)
+        )
         wide = " ".join(widths + [f"cp.async {int(size, 16)} B" for size in sorted(copies)])
         print(
             f"{build.name:28} {build.options['num_warps']:5} {registers:9} {spilled:9} "

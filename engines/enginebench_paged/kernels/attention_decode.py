@@ -1,10 +1,11 @@
 """Paged attention for sequences with one query each (decode).
 
-A program takes one key head of one sequence and the query heads that share it, padded to 16 rows so that the
-matrix units multiply them, and walks over its part of the keys. Each context is cut into equal parts
-on the device, so the grid is fixed at launch and fits a CUDA graph whatever the lengths are; parts without
-keys return at once, and a second kernel joins the others. The number of parts follows from batch *
-key heads and the size of the chip, at any batch size. A tile of keys is independent of the block size.
+A program takes one key head of one sequence and the query heads that share it, padded to 16 rows
+so that the matrix units multiply them, and walks over its part of the keys. Each context is cut
+into equal parts on the device, so the grid is fixed at launch and fits a CUDA graph whatever the
+lengths are; parts without keys return at once, and a second kernel joins the others. The number
+of parts follows from batch * key heads and the size of the chip, at any batch size. A tile of
+keys is independent of the block size.
 """
 
 import math
@@ -175,8 +176,8 @@ def decode_attention(
 ) -> Tensor:
     """reference.paged_attention where each sequence has one query: q (B, Hq, D).
 
-    A context of 0 (a padded row of a graph) yields zeros. Parts are kept in a workspace that torch's
-    allocator provides; inside a graph it belongs to the graph.
+    A context of 0 (a padded row of a graph) yields zeros. Parts are kept in a workspace that
+    torch's allocator provides; inside a graph it belongs to the graph.
     """
     batch, n_heads, head_dim = q.shape
     check_attention(q, k_cache, v_cache, block_tables, context_lens, batch, window)
@@ -256,7 +257,9 @@ def split_count(
 
 
 def score_scale(scale: float, softcap: float | None) -> float:
-    """What q @ k is multiplied by in a kernel: scores go through exp2, or through the soft cap's sigmoid."""
+    """What q @ k is multiplied by in a kernel: scores go through exp2, or through the soft cap's
+    sigmoid.
+    """
     return scale * _LOG2E if softcap is None else 2.0 * scale / softcap * _LOG2E
 
 

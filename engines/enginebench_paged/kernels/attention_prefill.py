@@ -1,9 +1,11 @@
-"""Paged attention for sequences with any number of queries (prefill, chunked prefill, mixed steps).
+"""Paged attention for sequences with any number of queries (prefill, chunked prefill, mixed
+steps).
 
-A program takes a few consecutive queries of one sequence with all query heads that share a key head, as rows of
-one tile, and walks over the keys that they see, this step's included: the cache already holds them. Tiles
-of keys that every row sees whole are done without a mask, the rest with one. Decode has its own
-kernel: here a lone query would leave most rows empty and its context unsplit.
+A program takes a few consecutive queries of one sequence with all query heads that share a key
+head, as rows of one tile, and walks over the keys that they see, this step's included: the cache
+already holds them. Tiles of keys that every row sees whole are done without a mask, the rest with
+one. Decode has its own kernel: here a lone query would leave most rows empty and its context
+unsplit.
 """
 
 import math
@@ -118,7 +120,9 @@ def _prefill_kernel(
     WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr,
 ):
-    QUERIES: tl.constexpr = ROWS // GROUP  # a tile; where GROUP does not divide ROWS, rows are left over
+    QUERIES: tl.constexpr = (
+        ROWS // GROUP
+    )  # a tile; where GROUP does not divide ROWS, rows are left over
     sequence = tl.program_id(2)
     kv_head = tl.program_id(1)
     start = tl.load(query_starts + sequence)

@@ -1,4 +1,6 @@
-"""What every launcher demands of its tensors: a kernel that gets anything else reads foreign memory."""
+"""What every launcher demands of its tensors: a kernel that gets anything else reads foreign
+memory.
+"""
 
 from torch import Tensor
 

@@ -1,8 +1,8 @@
 """Launch configurations of the Triton kernels: one row per chip, fixed ahead of time.
 
-Nothing is tuned at run time: a search takes minutes, and its winner changes from start to start. A chip
-without a row gets `_ANY_CHIP`, whose tiles fit 99 KiB of shared memory. To fill in a row, run
-tests/benchmarks/kernels_gpu.py on the chip: it times the candidates and names the winners.
+Nothing is tuned at run time: a search takes minutes, and its winner changes from start to start.
+A chip without a row gets `_ANY_CHIP`, whose tiles fit 99 KiB of shared memory. To fill in a row,
+run tests/benchmarks/kernels_gpu.py on the chip: it times the candidates and names the winners.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,9 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class DecodeConfig:
-    """Decode attention: keys a tile, and how many programs a multiprocessor should get by splitting."""
+    """Decode attention: keys a tile, and how many programs a multiprocessor should get by
+    splitting.
+    """
 
     tile: int
     programs_per_sm: int
@@ -49,7 +51,9 @@ class GemvConfig:
 
 @dataclass(frozen=True, slots=True)
 class GemvRule:
-    """The configuration for M, N and K up to these; of a chip's rules the first that fits is taken."""
+    """The configuration for M, N and K up to these; of a chip's rules the first that fits is
+    taken.
+    """
 
     max_m: int
     max_n: int

@@ -1,9 +1,9 @@
 """Skinny products: x (M, K) times W (N, K) transposed for M <= 16, bound by reading W once.
 
-Two kernels. "fma" (M = 1) multiplies on the vector units: a program owns a few rows of W and sums along K in
-registers. "dot" multiplies on the matrix units, W as the tall operand, x padded to 16 columns. Where N alone gives
-too few programs K is cut into parts, summed by a second kernel in a fixed order: no atomics, so the
-same inputs give the same bits.
+Two kernels. "fma" (M = 1) multiplies on the vector units: a program owns a few rows of W and sums
+along K in registers. "dot" multiplies on the matrix units, W as the tall operand, x padded to 16
+columns. Where N alone gives too few programs K is cut into parts, summed by a second kernel in a
+fixed order: no atomics, so the same inputs give the same bits.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """The kernels by the names that models call: Triton for tensors on a GPU, else plain torch.
 
-Signatures and shapes are described in `reference`. On a GPU none of these copies anything to the host
-or waits for it, so all of them may be captured in a CUDA graph (after one run outside it, which
-compiles). Triton is imported when a tensor on a GPU first asks for it.
+Signatures and shapes are described in `reference`. On a GPU none of these copies anything to the
+host or waits for it, so all of them may be captured in a CUDA graph (after one run outside it,
+which compiles). Triton is imported when a tensor on a GPU first asks for it.
 """
 
 from functools import cache

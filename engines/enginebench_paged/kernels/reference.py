@@ -1,9 +1,9 @@
 """The kernels in plain torch: the oracle of every test and the path that a CPU takes.
 
-Each function has a Triton twin with the same signature in a sibling file; `ops` chooses between the two.
-Nothing here knows of requests or schedulers. Shapes: T tokens of a step, B sequences, Hq query
-heads, Hkv key-value heads, D elements a head. Key-value caches are
-(num_blocks, Hkv, block_size, D); products and sums are taken in float32.
+Each function has a Triton twin with the same signature in a sibling file; `ops` chooses between
+the two. Nothing here knows of requests or schedulers. Shapes: T tokens of a step, B sequences, Hq
+query heads, Hkv key-value heads, D elements a head. Key-value caches are (num_blocks, Hkv,
+block_size, D); products and sums are taken in float32.
 """
 
 import torch
@@ -29,7 +29,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The residual stream with x added (rounded to its dtype), and that sum normed: (normed, sum)."""
+    """The residual stream with x added (rounded to its dtype), and that sum normed: (normed,
+    sum).
+    """
     total = (x.float() + residual.float()).to(x.dtype)
     return rms_norm(total, weight, eps), total
 

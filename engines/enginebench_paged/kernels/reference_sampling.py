@@ -1,10 +1,10 @@
 """Sampling in plain torch: the twin of `sampling`, and the path that a CPU takes.
 
-A token is drawn by the Gumbel-max trick: the argmax of log-probability plus Gumbel noise is a sample
-of the softmax, so nothing is sorted or summed. The noise is a hash of (seed, position, token): the same
-seed gives the same tokens whatever the batch, and both twins hash alike. Filters apply in the usual order:
-temperature, top-k, then top-p over what top-k left; min-p is relative to the most probable token. Tokens that
-tie with the last one kept stay.
+A token is drawn by the Gumbel-max trick: the argmax of log-probability plus Gumbel noise is a
+sample of the softmax, so nothing is sorted or summed. The noise is a hash of (seed, position,
+token): the same seed gives the same tokens whatever the batch, and both twins hash alike. Filters
+apply in the usual order: temperature, top-k, then top-p over what top-k left; min-p is relative
+to the most probable token. Tokens that tie with the last one kept stay.
 """
 
 import math
@@ -26,8 +26,8 @@ def sample(
 ) -> Tensor:
     """One token id (B,) int64 for each row of logits (B, V).
 
-    All but logits are (B,): temperature 0 takes the most probable token; top_k 0 (or V and more), top_p 1 and
-    min_p 0 keep all tokens; seeds and positions are int64.
+    All but logits are (B,): temperature 0 takes the most probable token; top_k 0 (or V and more),
+    top_p 1 and min_p 0 keep all tokens; seeds and positions are int64.
     """
     drawn = (temperature > 0).nonzero().flatten()
     if len(drawn) < len(logits):
@@ -49,7 +49,8 @@ def sample(
 def gumbel(seeds: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
     """Gumbel noise (B, V), keyed by (seed, position, token): -log(-log(u)), u uniform.
 
-    -log(u) is formed from w = 1 - u, which is finest near 0, where the winners of a large vocabulary are.
+    -log(u) is formed from w = 1 - u, which is finest near 0, where the winners of a large
+    vocabulary are.
     """
     key = _mix64(seeds + positions * _signed(0x9E3779B97F4A7C15, 64))
     low, high = key.to(torch.int32)[:, None], (key >> 32).to(torch.int32)[:, None]

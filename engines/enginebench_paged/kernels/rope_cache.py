@@ -1,8 +1,9 @@
-"""Rotary embedding of q and k, with the norm of their heads before it and the write to the cache after it.
+"""Rotary embedding of q and k, with the norm of their heads before it and the write to the cache
+after it.
 
-One program takes a few heads of one token: query heads are normed, turned and written out; key heads
-the same, into the cache, together with the value head of the same number. So q, k and v are read
-once and nothing else is.
+One program takes a few heads of one token: query heads are normed, turned and written out; key
+heads the same, into the cache, together with the value head of the same number. So q, k and v are
+read once and nothing else is.
 """
 
 import torch
@@ -92,9 +93,7 @@ def _rope_cache_kernel(
         head = group * HEADS + tl.arange(0, HEADS)
         real = head < N_HEADS
         source = q + token * q_stride_token + head[:, None] * q_stride_head + half[None, :]
-        low, high = _turned(
-            source, real, half, half_inside, q_norm, eps, cos, sin, Q_NORMED, HALF
-        )
+        low, high = _turned(source, real, half, half_inside, q_norm, eps, cos, sin, Q_NORMED, HALF)
         target = out + (token * N_HEADS + head[:, None]) * (2 * HALF) + half[None, :]
         inside = real[:, None] & half_inside[None, :]
         tl.store(target, low.to(out.dtype.element_ty), mask=inside)

@@ -1,17 +1,19 @@
 """Sampling on the GPU: Gumbel-max in two stages, without a sort.
 
-Stage one cuts the vocabulary into tiles, so that one row already fills many multiprocessors: each program finds
-its tile's maximum, its mass and the token with the greatest key (logit over temperature plus noise). Stage two
-takes one row a program and joins the tiles; a row without filters is then done.
+Stage one cuts the vocabulary into tiles, so that one row already fills many multiprocessors: each
+program finds its tile's maximum, its mass and the token with the greatest key (logit over
+temperature plus noise). Stage two takes one row a program and joins the tiles; a row without
+filters is then done.
 
-A filtered row looks for the greatest key among the tokens that top-k, top-p and min-p keep without finding that
-set: it takes the token with the greatest key and asks whether the count and the mass of the tokens above it
-are within limits. If not, that token and all below it are out, and it takes the greatest key above them.
-One check is the usual number, since a token is drawn as often as its mass is large. Only top-k together with
-top-p < 1 needs the mass of the top k first, found by narrowing a bracket around the k-th value.
+A filtered row looks for the greatest key among the tokens that top-k, top-p and min-p keep
+without finding that set: it takes the token with the greatest key and asks whether the count and
+the mass of the tokens above it are within limits. If not, that token and all below it are out,
+and it takes the greatest key above them. One check is the usual number, since a token is drawn as
+often as its mass is large. Only top-k together with top-p < 1 needs the mass of the top k first,
+found by narrowing a bracket around the k-th value.
 
-The noise and the meaning of the filters are those of `reference_sampling`. Values of (logit - max) / temperature
-that lie within 4e-7 of each other may count as tied.
+The noise and the meaning of the filters are those of `reference_sampling`. Values of (logit -
+max) / temperature that lie within 4e-7 of each other may count as tied.
 """
 
 import torch
@@ -98,8 +100,9 @@ def _scaled_tile(logits_row, start, top, heat, V, TILE: tl.constexpr):
 def _kth_value(logits_row, top, heat, k, V, TILE: tl.constexpr):
     """The k-th largest x, or a value between it and the next lower one, and the mass at or above.
 
-    The k-th lies in [low, high): each pass counts the tokens at or above three values between, and ends the search
-    when exactly k lie at or above low, or when all values left in the bracket are one.
+    The k-th lies in [low, high): each pass counts the tokens at or above three values between,
+    and ends the search when exactly k lie at or above low, or when all values left in the bracket
+    are one.
     """
     low = -_REACH
     high = 1.0

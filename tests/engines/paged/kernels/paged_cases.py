@@ -1,4 +1,6 @@
-"""Inputs of the attention tests: a cache poisoned wherever no token lies, and blocks in random order."""
+"""Inputs of the attention tests: a cache poisoned wherever no token lies, and blocks in random
+order.
+"""
 
 from dataclasses import dataclass
 

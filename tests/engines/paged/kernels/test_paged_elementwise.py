@@ -55,17 +55,23 @@ def test_silu_mul(device, rows, columns, dtype) -> None:
     out = silu_mul(gate_up, out=_poison(rows, columns, dtype=dtype, device=device))
     gate, up = gate_up.double().chunk(2, -1)
     assert relative_error(out, gate * gate.sigmoid() * up) < TOLERANCE[dtype]
-    assert relative_error(reference.silu_mul(gate_up), gate * gate.sigmoid() * up) < TOLERANCE[dtype]
+    assert (
+        relative_error(reference.silu_mul(gate_up), gate * gate.sigmoid() * up) < TOLERANCE[dtype]
+    )
 
 
 def test_no_rows_are_no_work(device) -> None:
     assert silu_mul(torch.empty(0, 8, device=device)).shape == (0, 4)
-    assert rms_norm(torch.empty(0, 8, device=device), torch.ones(8, device=device), 1e-5).shape[0] == 0
+    assert (
+        rms_norm(torch.empty(0, 8, device=device), torch.ones(8, device=device), 1e-5).shape[0] == 0
+    )
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("normed", [False, True], ids=["plain", "normed"])
-@pytest.mark.parametrize(("n_heads", "n_kv_heads", "head_dim"), [(9, 3, 64), (2, 1, 80), (5, 5, 16)])
+@pytest.mark.parametrize(
+    ("n_heads", "n_kv_heads", "head_dim"), [(9, 3, 64), (2, 1, 80), (5, 5, 16)]
+)
 def test_rope_and_cache(device, n_heads, n_kv_heads, head_dim, normed, dtype) -> None:
     n_tokens, block_size = 5, 16
     width = (n_heads + 2 * n_kv_heads) * head_dim
@@ -83,9 +89,7 @@ def test_rope_and_cache(device, n_heads, n_kv_heads, head_dim, normed, dtype) ->
     ]
     found, expected = (
         function(q, k, v, positions, cos_sin, *cache, slots, *norms, 1e-5)
-        for function, cache in zip(
-            (rope_and_cache, reference.rope_and_cache), caches, strict=True
-        )
+        for function, cache in zip((rope_and_cache, reference.rope_and_cache), caches, strict=True)
     )
     assert relative_error(found, expected) < TOLERANCE[dtype]
     written = caches[1].isfinite()
@@ -95,7 +99,9 @@ def test_rope_and_cache(device, n_heads, n_kv_heads, head_dim, normed, dtype) ->
 
 
 def test_rotation_turns_pairs_half_a_head_apart() -> None:
-    """Position 1 at angle 90 degrees for the first pair, 0 for the second: (a, b, c, d) to (-c, b, a, d)."""
+    """Position 1 at angle 90 degrees for the first pair, 0 for the second: (a, b, c, d) to (-c,
+    b, a, d).
+    """
     q = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 1, 4)
     cos_sin = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0]])
     cache = torch.zeros(2, 1, 1, 16, 4)

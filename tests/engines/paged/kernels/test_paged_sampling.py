@@ -1,4 +1,6 @@
-"""Sampling: twin and kernel give the same tokens, and those tokens follow the distribution asked for."""
+"""Sampling: twin and kernel give the same tokens, and those tokens follow the distribution asked
+for.
+"""
 
 import pytest
 import torch
@@ -122,6 +124,9 @@ def test_a_deep_top_p_sorts_everything() -> None:
 
 def test_launcher_names_what_is_wrong(device) -> None:
     logits = torch.zeros(1, 8, device=device)
-    rows = [row.to(device) for row in _rows([KINDS["all"]], torch.zeros(1).long(), torch.zeros(1).long())]
-    with pytest.raises(ValueError, match="top_k is torch.int64, expected torch.int32"):
+    rows = [
+        row.to(device)
+        for row in _rows([KINDS["all"]], torch.zeros(1).long(), torch.zeros(1).long())
+    ]
+    with pytest.raises(ValueError, match=r"top_k is torch\.int64, expected torch\.int32"):
         sample(logits, rows[0], rows[1].long(), *rows[2:])
