@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import IO
 
 from enginebench import guard
+from enginebench.errors import EngineError
 
 __all__ = ["GuardedProcess", "NotStarted", "describe_exit", "log_tail", "start"]
 
@@ -38,7 +39,8 @@ class GuardedProcess:
         self._unread = b""
         self._code: int | None = None
         self._at_end = False
-        self.pid = self._await_start()
+        self._group: int | None = None
+        self.pid = self._group = self._await_start()
 
     @property
     def stdout(self) -> IO[bytes] | None:
@@ -63,11 +65,19 @@ class GuardedProcess:
         return self._status_fd
 
     def stop(self) -> int | None:
-        """End the command and everything it started; its exit code. May be called again."""
+        """End the command and everything it started; its exit code. May be called again.
+
+        Raises EngineError if not even SIGKILL helps (a driver that hangs in the kernel).
+        """
         assert self._guarding.stdin is not None
         self._guarding.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
+        try:
             self._guarding.wait(self._grace_s + _GUARD_OVERHEAD_S)
+        except subprocess.TimeoutExpired as error:
+            raise EngineError(
+                f"process {self.pid} does not end, not even by SIGKILL; nothing more can be "
+                "measured beside it: end it (a restart may be needed), then resume the run"
+            ) from error
         return self.exit_code
 
     def __enter__(self) -> GuardedProcess:
@@ -110,9 +120,10 @@ class GuardedProcess:
 
     def _mourn(self) -> int:
         """The guard was killed, and the command with it; end what it had started."""
-        with suppress(ProcessLookupError, PermissionError, AttributeError):
-            os.killpg(self.pid, 9)
-        return -9
+        if self._group is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._group, signal.SIGKILL)
+        return -signal.SIGKILL
 
 
 def start(

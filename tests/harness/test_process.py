@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from enginebench.errors import EngineError
 from enginebench.process import NotStarted, describe_exit, log_tail, start
 
 
@@ -106,3 +107,18 @@ def test_log_tails_are_short(tmp_path: Path) -> None:
     log.write_bytes(b"x" * 100_000 + b"\nlast \xff line\n")
     assert log_tail(log, lines=1) == "last \ufffd line"
     assert len(log_tail(log)) < 9000
+
+
+def test_a_process_that_does_not_end_is_an_error(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guard that is stopped stands for one that waits for a process stuck in the kernel."""
+    monkeypatch.setattr("enginebench.process._GUARD_OVERHEAD_S", 0.0)
+    with start(["sleep", "1000"], log=log, grace_s=0.1) as process:
+        guarding = psutil.Process(process.pid).parent()
+        guarding.suspend()
+        with pytest.raises(EngineError, match="does not end, not even by SIGKILL"):
+            process.stop()
+        guarding.resume()
+        monkeypatch.setattr("enginebench.process._GUARD_OVERHEAD_S", 10.0)
+        assert process.stop() == -signal.SIGTERM

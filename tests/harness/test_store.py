@@ -260,7 +260,7 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
 
 def test_an_existing_folder_is_never_touched(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    with pytest.raises(UsageError, match="exists already; .*--resume") as caught:
+    with pytest.raises(UsageError, match=r"exists already; .*--resume") as caught:
         RunFolder.create(folder, PLAN)
     assert caught.value.exit_code == 2
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
