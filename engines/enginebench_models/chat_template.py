@@ -21,6 +21,17 @@ from enginebench.errors import UsageError
 
 __all__ = ["ChatTemplate", "ChatTemplateError"]
 
+# What a template's own expressions can raise.
+_TEMPLATE_FAILURES = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
 
 class ChatTemplateError(UsageError):
     """A template that cannot be read, or that refuses the messages it was given."""
@@ -51,7 +62,7 @@ class ChatTemplate:
                 messages=[dict(message) for message in messages],
                 add_generation_prompt=add_generation_prompt,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, OverflowError) as error:
+        except _TEMPLATE_FAILURES as error:
             raise ChatTemplateError(f"the chat template refused the messages: {error}") from error
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from enginebench.errors import ModelError
@@ -27,7 +27,7 @@ class Model:
     config: ModelConfig
     weights: Weights
     chat_template: ChatTemplate | None
-    make_tokenizer: Callable[[], Tokenizer]
+    make_tokenizer: Callable[[], Tokenizer] = field(repr=False)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -41,6 +41,8 @@ def check_weights(
 
     `spell` turns a canonical name into the one that the user's file has.
     """
+    if config.n_layers > len(weights):
+        raise ModelError(f"{where}: says {config.n_layers} layers, but has {len(weights)} tensors")
     expected = expected_shapes(config)
     missing = [spell(name) for name in expected if name not in weights]
     if missing:

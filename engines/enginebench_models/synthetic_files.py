@@ -18,6 +18,7 @@ from enginebench_models.ggml_types import GGMLType
 from enginebench_models.gguf import GGUFValue
 from enginebench_models.gguf_writer import write_gguf
 from enginebench_models.hf_names import hf_name
+from enginebench_models.model import Model
 from enginebench_models.quantizers import Bytes, quantize
 from enginebench_models.synthetic import open_synthetic
 from enginebench_models.synthetic_vocabulary import vocabulary_metadata
@@ -26,6 +27,7 @@ from enginebench_models.weights import Tensor, Weights
 __all__ = ["write_synthetic_gguf", "write_synthetic_hf"]
 
 _SAFETENSORS_TYPES = {GGMLType.F32: "F32", GGMLType.F16: "F16", GGMLType.BF16: "BF16"}
+_TORCH_TYPES = {GGMLType.F32: "float32", GGMLType.F16: "float16", GGMLType.BF16: "bfloat16"}
 
 
 def write_synthetic_gguf(name: str, path: Path) -> None:
@@ -45,7 +47,7 @@ def write_synthetic_hf(name: str, folder: Path) -> None:
         known = ", ".join(type.name.lower() for type in _SAFETENSORS_TYPES)
         raise ModelError(f"{name}: safetensors hold no quantized weights (possible: {known})")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "config.json", _hf_config(model.config, model.tokenizer.eos_ids))
+    _write_json(folder / "config.json", _hf_config(model))
     _write_safetensors(folder / "model.safetensors", model.weights)
     tokenizer, template = model.tokenizer.parsing, model.chat_template
     tokenizer.decoder = decoders.ByteLevel()
@@ -105,7 +107,8 @@ def _frequency_factors(config: ModelConfig) -> Tensor:
 # ---------------------------------------------------------------- Hugging Face
 
 
-def _hf_config(config: ModelConfig, eos_ids: frozenset[int]) -> dict[str, Any]:
+def _hf_config(model: Model) -> dict[str, Any]:
+    config, main_type = model.config, model.weights.main_type
     kind = config.architecture
     return {
         "architectures": [f"{kind.capitalize()}ForCausalLM"],
@@ -124,8 +127,8 @@ def _hf_config(config: ModelConfig, eos_ids: frozenset[int]) -> dict[str, Any]:
         "tie_word_embeddings": config.tie_word_embeddings,
         "hidden_act": "silu",
         "bos_token_id": 0,
-        "eos_token_id": sorted(eos_ids),
-        "torch_dtype": "bfloat16",
+        "eos_token_id": sorted(model.tokenizer.eos_ids),
+        "torch_dtype": _TORCH_TYPES[main_type],
     }
 
 

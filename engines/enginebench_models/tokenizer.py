@@ -7,7 +7,7 @@ that a stream and a whole text decode alike. `tokenizer_gguf` and `tokenizer_hf`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import tokenizers
 
@@ -25,9 +25,9 @@ class Tokenizer:
     they decode to nothing). `adds_bos`: the model expects `bos_id` first.
     """
 
-    ordinary: tokenizers.Tokenizer
-    parsing: tokenizers.Tokenizer
-    pieces: Sequence[bytes]
+    ordinary: tokenizers.Tokenizer = field(repr=False)
+    parsing: tokenizers.Tokenizer = field(repr=False)
+    pieces: Sequence[bytes] = field(repr=False)
     special_ids: frozenset[int]
     eos_ids: frozenset[int]
     bos_id: int | None = None

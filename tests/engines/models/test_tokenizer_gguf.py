@@ -1,0 +1,246 @@
+"""Tokenizers from GGUF metadata: the real one by its reference ids, others by reference rules."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
+from transformers.convert_slow_tokenizer import TikTokenConverter
+from transformers.models.qwen2 import tokenization_qwen2
+
+from enginebench.errors import ModelError
+from enginebench_models.open_gguf import open_gguf
+from enginebench_models.pretokenizers import BPE_RULES, byte_alphabet
+from enginebench_models.synthetic_vocabulary import vocabulary_metadata
+from enginebench_models.tokenizer_gguf import tokenizer_from_gguf
+
+TEXT = "Hello world! 2024 costs $3.50\n\n  def f(x):\n\treturn x**2  # café 你好"
+# Of the same text, by llama.cpp's tokenizer.
+REFERENCE_IDS = [
+    *[19556, 905, 17, 216, 34, 32, 34, 36, 3499, 1885, 35, 30, 37, 32, 8866, 753, 275, 24, 104],
+    *[727, 198, 197, 5406, 1792, 828, 34, 216, 907, 37366, 216, 18645, 250, 48392, 138],
+]
+
+
+@pytest.fixture(scope="module")
+def smollm2(smollm2_path):
+    return open_gguf(smollm2_path, "smollm2-135m")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return tokenizer_from_gguf(vocabulary_metadata(512), "tiny")
+
+
+# ---------------------------------------------------------------- the real vocabulary
+
+
+def test_reference_ids(smollm2):
+    assert smollm2.tokenizer.encode(TEXT) == REFERENCE_IDS
+    assert smollm2.tokenizer.decode(REFERENCE_IDS) == TEXT
+
+
+def test_the_real_tokenizer_is_built_quickly(smollm2_path):
+    start = time.perf_counter()
+    _ = open_gguf(smollm2_path, "smollm2-135m").tokenizer
+    assert time.perf_counter() - start < 0.5
+
+
+def test_the_real_special_tokens(smollm2):
+    tokenizer = smollm2.tokenizer
+    assert tokenizer.vocab_size == 49_152
+    assert tokenizer.bos_id == 1
+    assert not tokenizer.adds_bos
+    assert tokenizer.eos_ids == {0, 2}  # <|endoftext|>, <|im_end|>
+    assert tokenizer.special_ids == set(range(17))
+
+
+def test_the_real_chat_prompt(smollm2):
+    prompt = smollm2.chat_template.render([{"role": "user", "content": "Hi"}])
+    assert prompt.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
+    assert prompt.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    ids = smollm2.tokenizer.encode(prompt, parse_special=True)
+    assert ids[0] == 1
+    assert ids.count(2) == 2
+
+
+@given(text=st.text())
+def test_any_text_comes_back(smollm2, text):
+    tokenizer = smollm2.tokenizer
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert not tokenizer.special_ids.intersection(ids)
+
+
+@given(text=st.text(), step=st.integers(1, 4))
+def test_a_stream_gives_the_same_text(smollm2, text, step):
+    ids = smollm2.tokenizer.encode(text)
+    stream = smollm2.tokenizer.stream()
+    parts = [stream.push(ids[at : at + step]) for at in range(0, len(ids), step)]
+    assert "".join(parts) + stream.finish() == text
+
+
+# ---------------------------------------------------------------- rules
+
+
+def test_special_tokens_are_plain_text_unless_parsed(tiny):
+    assert tiny.encode("<|im_end|>", parse_special=True) == [2]
+    plain = tiny.encode("<|im_end|>")
+    assert 2 not in plain
+    assert tiny.decode(plain) == "<|im_end|>"
+    assert tiny.decode([1, *plain, 2]) == "<|im_end|>"
+    assert tiny.decode([1, 2], skip_special=False) == "<|im_start|><|im_end|>"
+
+
+def test_bos_is_added_when_asked_for_or_by_the_model():
+    metadata = vocabulary_metadata(300)
+    tokenizer = tokenizer_from_gguf(metadata, "x")
+    assert tokenizer.encode("a") == tokenizer.encode("a", add_bos=False)
+    assert tokenizer.encode("a", add_bos=True) == [0, *tokenizer.encode("a")]
+    adding = tokenizer_from_gguf(metadata | {"tokenizer.ggml.add_bos_token": True}, "x")
+    assert adding.encode("a")[0] == 0
+    del metadata["tokenizer.ggml.add_bos_token"]  # llama-bpe adds it unless told otherwise
+    assert tokenizer_from_gguf(metadata, "x").encode("a")[0] == 0
+
+
+def test_user_defined_tokens_are_always_found():
+    metadata = vocabulary_metadata(300)
+    metadata["tokenizer.ggml.tokens"][299] = "<tool>"
+    metadata["tokenizer.ggml.token_type"][299] = 4
+    tokenizer = tokenizer_from_gguf(metadata, "x")
+    assert tokenizer.encode("a<tool>b") == [*tokenizer.encode("a"), 299, *tokenizer.encode("b")]
+    assert tokenizer.decode([299]) == "<tool>"
+
+
+def split(name: str, text: str) -> list[str]:
+    return [word for word, _ in BPE_RULES[name].pre_tokenizer().pre_tokenize_str(text)]
+
+
+@given(text=st.text())
+def test_gpt2_words_are_those_of_the_library(text):
+    theirs = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    assert split("gpt-2", text) == [word for word, _ in theirs.pre_tokenize_str(text)]
+
+
+@given(text=st.text(st.characters(codec="ascii")))
+def test_smollm_splits_digits_singly_first(text):
+    theirs = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    assert split("smollm", text) == [word for word, _ in theirs.pre_tokenize_str(text)]
+
+
+def test_patterns_are_those_of_transformers():
+    assert BPE_RULES["qwen2"].patterns == (tokenization_qwen2.PRETOKENIZE_REGEX,)
+    assert BPE_RULES["llama-bpe"].patterns == (TikTokenConverter().pattern,)
+
+
+def test_default_splits_as_llama_cpp_does():
+    assert split("default", "It's 12345!?") == ["It", "'", "s", "Ġ", "123", "45", "!?"]
+
+
+def test_the_byte_alphabet_is_the_library_s():
+    assert set(byte_alphabet()) == set(pre_tokenizers.ByteLevel.alphabet())
+    for letter, byte in byte_alphabet().items():
+        theirs = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        if byte < 0x80:
+            assert theirs.pre_tokenize_str(chr(byte))[0][0] == letter
+    assert len(byte_alphabet()) == 256
+
+
+# ---------------------------------------------------------------- SentencePiece
+
+
+PIECES = ["▁", "a", "b", "c", "▁a", "ab", "bc", "▁ab", "abc", "cab", "ca", "▁c", "▁ca", "é"]
+
+
+def sentence_piece_metadata(scores: list[float]) -> dict:
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    texts = ["<unk>", "<s>", "</s>", *bytes_, *PIECES]
+    kinds = [2, 3, 3, *[6] * 256, *[1] * len(PIECES)]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": texts,
+        "tokenizer.ggml.scores": np.array([0.0] * 259 + scores, np.float32),
+        "tokenizer.ggml.token_type": np.array(kinds, np.int32),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+    }
+
+
+def sentence_piece_reference(text: str, scores: dict[str, float]) -> list[str]:
+    """The algorithm of its authors: join the best-scoring neighbours, the leftmost first."""
+    parts = list(("▁" + text).replace(" ", "▁")) if text else []
+    while True:
+        joins = [
+            (-scores[left + right], at)
+            for at, (left, right) in enumerate(pairwise(parts))
+            if left + right in scores
+        ]
+        if not joins:
+            break
+        at = min(joins)[1]
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return [
+        piece
+        for part in parts
+        for piece in ([part] if part in scores else (f"<0x{byte:02X}>" for byte in part.encode()))
+    ]
+
+
+@given(
+    order=st.permutations(range(len(PIECES))),
+    text=st.text(st.sampled_from("abc é☕"), max_size=20),
+)
+def test_sentence_piece_joins_the_best_scoring_neighbours(order, text):
+    scores = [-float(rank) for rank in order]
+    metadata = sentence_piece_metadata(scores)
+    tokenizer = tokenizer_from_gguf(metadata, "spm")
+    texts = metadata["tokenizer.ggml.tokens"]
+    expected = sentence_piece_reference(text, dict(zip(PIECES, scores, strict=True)))
+    ids = tokenizer.encode(text, add_bos=False)
+    assert [texts[id] for id in ids] == expected
+    assert tokenizer.decode(ids) == text
+
+
+def test_sentence_piece_special_tokens():
+    tokenizer = tokenizer_from_gguf(sentence_piece_metadata([0.0] * len(PIECES)), "spm")
+    assert tokenizer.adds_bos
+    assert tokenizer.encode("")[0] == 1
+    assert tokenizer.encode("a</s>", parse_special=True)[-1] == 2
+    assert 2 not in tokenizer.encode("a</s>")
+    assert tokenizer.eos_ids == {2}
+
+
+# ---------------------------------------------------------------- bad metadata
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("tokens", None, "tokens is missing: it has no tokenizer"),
+        ("model", "bert", r"model 'bert' is not supported \(known: gpt2, llama\)"),
+        ("pre", "qwen", "unknown pre-tokenizer 'qwen'; did you mean qwen2"),
+        ("merges", None, "merges is missing"),
+        ("merges", ["a zz"], "'a zz', which does not join two tokens"),
+        ("merges", ["nospace"], "'nospace', which does not join"),
+        ("token_type", np.ones(3, np.int32), "a number for each of 300 tokens"),
+        ("eos_token_id", 300, "eos_token_id is 300, no id of the vocabulary"),
+        ("bos_token_id", "a", "bos_token_id is 'a'"),
+    ],
+)
+def test_bad_metadata_is_named(key, value, message):
+    metadata = vocabulary_metadata(300)
+    metadata[f"tokenizer.ggml.{key}"] = value
+    if value is None:
+        del metadata[f"tokenizer.ggml.{key}"]
+    with pytest.raises(ModelError, match=message):
+        tokenizer_from_gguf(metadata, "file.gguf")
