@@ -15,6 +15,7 @@ Run as a program, it runs (or resumes) a plan: `stub_bench.py run|resume FOLDER 
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -220,4 +221,5 @@ def main(verb: str, folder: str, *modes: str) -> RunOutcome:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     print(main(*sys.argv[1:]))
