@@ -3,7 +3,8 @@
 - TTFT: scheduled send to the first chunk that carries text; also from the actual send.
 - TPOT: (end - first chunk) / (tokens - tokens in the first chunk), per request; never includes
   TTFT.
-- ITL: gap between token-carrying chunks / tokens that arrived, counted once per token.
+- ITL: gap between token-carrying chunks / tokens that arrived, counted once per token. A chunk
+  without tokens (the rest of a character, say) lengthens the gap of the next one.
 - chunk gap: gap between any two text chunks as it was, counted once per chunk.
 
 Only successful measured requests count. Answers of one chunk have no TPOT and no ITL.
@@ -12,14 +13,18 @@ Only successful measured requests count. Answers of one chunk have no TPOT and n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from enginebench.types import MetricInfo
 from enginebench_reports.measured import Bools, Floats, Ints, Measured
 from enginebench_reports.percentiles import PERCENTS, percentiles, weighted_percentiles
+from enginebench_reports.sample_size import independent_samples, mean_streams
 
-__all__ = ["COLUMNS", "latency", "token_gaps"]
+__all__ = ["COLUMNS", "latency"]
 
 NS = 1e-9
 MEANINGS = {
@@ -38,78 +43,58 @@ COLUMNS: Sequence[MetricInfo] = (
     ),
     MetricInfo(
         "itl_samples",
-        "steps",
+        "samples",
         "neither",
-        "Independent samples behind the ITL percentiles: gaps / mean number of streams at a time,"
-        " since streams that run together share each step of the engine",
+        "Independent samples that the gaps of ITL are worth: streams that run together share each"
+        " step of the engine, and a request can be slow as a whole",
     ),
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Gaps:
+    """Times between neighbouring chunks of one request: `tokens[i]` arrived after `seconds[i]`."""
+
+    seconds: Floats
+    tokens: Ints
+    owners: npt.NDArray[np.int32]
+
+    @classmethod
+    def between(cls, measured: Measured, chosen: Bools) -> Self:
+        """Between the chosen chunks; the others are as if they had not come."""
+        owners = measured.chunk_owners()[chosen]
+        same = owners[1:] == owners[:-1]
+        seconds = np.diff(measured.chunk_ns[chosen])[same] * NS
+        return cls(seconds, measured.chunk_tokens[chosen][1:][same], owners[1:][same])
+
+
 def latency(measured: Measured) -> Mapping[str, float | None]:
     """All of COLUMNS."""
+    streams = mean_streams(measured)
+    tokens = Gaps.between(measured, measured.chunk_tokens > 0)
+    per_token = tokens.seconds / tokens.tokens
+    itl_samples = independent_samples(per_token, tokens.owners, streams)
+    chunks = Gaps.between(measured, np.ones(len(measured.chunk_ns), bool))
+    once = np.ones(len(chunks.seconds), np.int64)
+    chunk_samples = independent_samples(chunks.seconds, chunks.owners, streams)
+    found = {name: percentiles(values) for name, values in _per_request(measured)}
+    found["itl_s"] = weighted_percentiles(per_token, tokens.tokens, samples=itl_samples)
+    found["chunk_gap_s"] = weighted_percentiles(chunks.seconds, once, samples=chunk_samples)
+    figures: dict[str, float | None] = {
+        f"{name}_p{percent}": value
+        for name in MEANINGS
+        for percent, value in zip(PERCENTS, found[name], strict=True)
+    }
+    return figures | {"itl_samples": itl_samples}
+
+
+def _per_request(measured: Measured) -> Iterator[tuple[str, Floats]]:
+    """The latencies of which a request has one; those that delivered no text only have `e2e_s`."""
     answered = measured.answered
     first, end = measured.first_ns[answered], measured.end_ns[answered]
-    scheduled, sent = measured.scheduled_ns[answered], measured.sent_ns[answered]
+    yield "ttft_s", (first - measured.scheduled_ns[answered]) * NS
+    yield "ttft_from_send_s", (first - measured.sent_ns[answered]) * NS
     later = measured.tokens[answered] - measured.first_tokens[answered]
     several = later > 0
-    samples = {
-        "ttft_s": (first - scheduled) * NS,
-        "ttft_from_send_s": (first - sent) * NS,
-        "tpot_s": (end - first)[several] * NS / later[several],
-        "chunk_gap_s": chunk_gaps(measured),
-        "e2e_s": (measured.end_ns - measured.scheduled_ns) * NS,
-    }
-    figures: dict[str, float | None] = {}
-    streams = mean_streams(measured)
-    for name, values in samples.items():
-        if name == "chunk_gap_s":
-            ones = np.ones(len(values), np.int64)
-            found = weighted_percentiles(values, ones, samples=len(values) / streams)
-        else:
-            found = percentiles(values)
-        figures.update(_named(name, found))
-    gaps, weights = token_gaps(measured)
-    steps = len(gaps) / streams
-    figures.update(_named("itl_s", weighted_percentiles(gaps, weights, samples=steps)))
-    return figures | {"itl_samples": steps}
-
-
-def token_gaps(measured: Measured) -> tuple[Floats, Ints]:
-    """Seconds per token of each chunk after a request's first, and the tokens it carried.
-
-    A chunk without tokens (the rest of a character, say) lengthens the gap of the next one.
-    """
-    bearing = measured.chunk_tokens > 0
-    times, tokens = measured.chunk_ns[bearing], measured.chunk_tokens[bearing]
-    same = _same_request(measured, bearing)
-    weights = tokens[1:][same]
-    return np.diff(times)[same] * NS / weights, weights
-
-
-def chunk_gaps(measured: Measured) -> Floats:
-    """Seconds between neighbouring chunks of a request."""
-    everything = np.ones(len(measured.chunk_ns), bool)
-    gaps: Floats = np.diff(measured.chunk_ns)[_same_request(measured, everything)] * NS
-    return gaps
-
-
-def mean_streams(measured: Measured) -> float:
-    """How many answers were streaming at a time, on average while any could be; at least 1."""
-    answered = measured.answered
-    first, end = measured.first_ns[answered], measured.end_ns[answered]
-    if len(first) == 0 or end.max() <= first.min():
-        return 1.0
-    return max(1.0, float((end - first).sum() / (end.max() - first.min())))
-
-
-def _same_request(measured: Measured, chosen: Bools) -> Bools:
-    """Of neighbouring chosen chunks, which pairs belong to one request."""
-    owners = measured.chunk_owners()[chosen]
-    same: Bools = owners[1:] == owners[:-1]
-    return same
-
-
-def _named(name: str, values: Sequence[float | None]) -> Iterator[tuple[str, float | None]]:
-    for percent, value in zip(PERCENTS, values, strict=True):
-        yield f"{name}_p{percent}", value
+    yield "tpot_s", (end - first)[several] * NS / later[several]
+    yield "e2e_s", (measured.end_ns - measured.scheduled_ns) * NS

@@ -179,6 +179,11 @@ def contest(folder: Path, *, repeats: int = 1, requests: int = 32) -> ResultSet:
     return save(folder, cells)
 
 
+def data(records: Sequence[RequestRecord], **status: Any) -> CellData:
+    """A finished cell with just these records."""
+    return CellData(CellStatus("ok", **status), records=records)
+
+
 def failed(error: str = "paged died while it started", log_tail: str = "Killed") -> CellData:
     return CellData(CellStatus("failed", error=error, log_tail=log_tail))
 
