@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from enginebench_openai.errors import ApiError, error_response
+from enginebench_openai.errors import ApiError
 from enginebench_openai.flight import Flight
 from enginebench_openai.front import Front
 from enginebench_openai.generation import Generation
@@ -58,8 +58,7 @@ class EventStream:
         async with _in_flight(self._front, flight, receive):
             news = await flight.news()
             if flight.failure is not None:
-                await error_response(_failure(flight.failure))(scope, receive, send)
-                return
+                raise _failure(flight.failure)
             if news:
                 await send(_STREAM_START)
             while news:

@@ -12,14 +12,14 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from enginebench_openai import status
 from enginebench_openai.chat import chat_completions
 from enginebench_openai.completions import completions
-from enginebench_openai.errors import ApiError, error_response, render_api_error
+from enginebench_openai.errors import ApiError, error_response
 from enginebench_openai.metrics import ServerMetrics
-from enginebench_openai.served import Served
+from enginebench_openai.served import Served, served
 from enginebench_openai.tokens import detokenize, tokenize
 
 __all__ = ["build_app"]
@@ -27,9 +27,9 @@ __all__ = ["build_app"]
 
 def build_app(on: Served, *, api_key: str | None = None) -> Starlette:
     """The ASGI application. With a key, every route but /health asks for it."""
-    middleware = [Middleware(_CountErrors, metrics=on.metrics)]
+    middleware = []
     if api_key is not None:
-        middleware.append(Middleware(_RequireKey, key=api_key))
+        middleware.append(Middleware(_RequireKey, key=api_key, metrics=on.metrics))
     app = Starlette(
         routes=[
             Route("/v1/completions", completions, methods=["POST"]),
@@ -44,7 +44,7 @@ def build_app(on: Served, *, api_key: str | None = None) -> Starlette:
         ],
         middleware=middleware,
         exception_handlers={
-            ApiError: render_api_error,
+            ApiError: _render_api_error,
             HTTPException: _render_http_error,
             ClientDisconnect: _render_disconnect,
             Exception: _render_defect,
@@ -55,26 +55,12 @@ def build_app(on: Served, *, api_key: str | None = None) -> Starlette:
     return app
 
 
-class _CountErrors:
-    """Counts answers of 400 and above for /metrics."""
-
-    def __init__(self, app: ASGIApp, metrics: ServerMetrics) -> None:
-        self._app, self._metrics = app, metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def counting(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                self._metrics.http_errors[message["status"]] += 1
-            await send(message)
-
-        await self._app(scope, receive, counting)
-
-
 class _RequireKey:
     """Compares digests in constant time, so that neither content nor length leaks."""
 
-    def __init__(self, app: ASGIApp, key: str) -> None:
+    def __init__(self, app: ASGIApp, key: str, metrics: ServerMetrics) -> None:
         self._app, self._digest = app, hashlib.sha256(key.encode()).digest()
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] == "/health" or self._carries_key(scope):
@@ -86,7 +72,7 @@ class _RequireKey:
             code="invalid_api_key",
             headers={"www-authenticate": "Bearer"},
         )
-        await error_response(error)(scope, receive, send)
+        await _counted(error, self._metrics)(scope, receive, send)
 
     def _carries_key(self, scope: Scope) -> bool:
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
@@ -94,11 +80,21 @@ class _RequireKey:
         return scheme.lower() == "bearer" and hmac.compare_digest(digest, self._digest)
 
 
+def _counted(error: ApiError, metrics: ServerMetrics) -> Response:
+    metrics.http_errors[error.status] += 1
+    return error_response(error)
+
+
+async def _render_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return _counted(error, served(request).metrics)
+
+
 async def _render_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}"
     headers = dict(error.headers) if error.headers else None
-    return error_response(ApiError(error.status_code, message, headers=headers))
+    return await _render_api_error(request, ApiError(error.status_code, message, headers=headers))
 
 
 async def _render_disconnect(request: Request, error: Exception) -> Response:
@@ -106,4 +102,5 @@ async def _render_disconnect(request: Request, error: Exception) -> Response:
 
 
 async def _render_defect(request: Request, error: Exception) -> Response:
-    return error_response(ApiError(500, "the server has a defect; see its log", code="internal"))
+    defect = ApiError(500, "the server has a defect; see its log", code="internal")
+    return await _render_api_error(request, defect)

@@ -1,16 +1,15 @@
 """Errors as OpenAI's API words them: `{"error": {"message", "type", "param", "code"}}`.
 
-`ApiError` is raised anywhere below a route and rendered in one place; `error_bytes` is the same
+`ApiError` is raised anywhere below a route; the application renders it. `error_bytes` is the same
 object for a stream that has begun already and can no longer change its status.
 """
 
 from __future__ import annotations
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
-__all__ = ["ApiError", "error_bytes", "error_response", "render_api_error"]
+__all__ = ["ApiError", "error_bytes", "error_response"]
 
 
 class ApiError(Exception):
@@ -57,9 +56,3 @@ def error_response(error: ApiError) -> Response:
         media_type="application/json",
         headers=error.headers,
     )
-
-
-async def render_api_error(request: Request, error: Exception) -> Response:
-    """Starlette's exception handler for `ApiError`."""
-    assert isinstance(error, ApiError)
-    return error_response(error)

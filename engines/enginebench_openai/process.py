@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -45,14 +43,14 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(kw_only=True)
 class ServerProcess:
-    """Serves until told to stop. `started` is when the process began, on time.perf_counter."""
+    """Serves until told to stop. `on_ready` is called once, when requests are taken."""
 
     name: str
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     build_engine: Callable[[], TokenEngine]
     listener: socket.socket
-    started: float
+    on_ready: Callable[[], None]
     api_key: str | None = None
     max_body_bytes: int = 16 * 2**20
     drain_s: float = 30.0
@@ -70,7 +68,7 @@ class ServerProcess:
         loop = self._loop = asyncio.get_running_loop()
         self._death: BaseException | None = None
         metrics = ServerMetrics()
-        self._front = Front(metrics, on_started=self._announce, on_died=self._mourn)
+        self._front = Front(metrics, on_started=self.on_ready, on_died=self._mourn)
 
         def post(event: Event) -> None:
             loop.call_soon_threadsafe(self._front.receive, event)
@@ -106,6 +104,7 @@ class ServerProcess:
             http="httptools",
             ws="none",
             lifespan="off",
+            proxy_headers=False,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -113,14 +112,6 @@ class ServerProcess:
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(self.drain_s) + 5,  # _end_drain comes first
         )
-
-    def _announce(self) -> None:
-        host, port = self.listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        ready_s = time.perf_counter() - self.started
-        gc.collect()
-        gc.freeze()  # what is loaded by now stays: later collections need not walk it
-        print(f"ready on http://{shown}:{port} in {ready_s:.2f} s", flush=True)
 
     def _mourn(self, error: BaseException) -> None:
         self._death = error

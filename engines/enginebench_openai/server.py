@@ -13,6 +13,7 @@ Importing this module is cheap; the web server is imported by `serve_main`.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -81,9 +82,17 @@ def _serve(
             api_key=api_key,
             max_body_bytes=arguments.max_body_bytes,
             drain_s=arguments.drain_s,
-            started=started,
+            on_ready=lambda: _announce(listener, time.perf_counter() - started),
         )
         return process.run()
+
+
+def _announce(listener: socket.socket, ready_s: float) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays: later collections need not walk it
+    print(f"ready on http://{shown}:{port} in {ready_s:.2f} s", flush=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

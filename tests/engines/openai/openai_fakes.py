@@ -147,7 +147,7 @@ class Running:
             tokenizer=FakeTokenizer(),
             build_engine=build,
             listener=listener,
-            started=time.perf_counter(),
+            on_ready=lambda: None,
             **{"chat_template": FakeTemplate(), "drain_s": 5.0, **settings},
         )
         self.exit_code: int | None = None
