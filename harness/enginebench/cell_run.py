@@ -127,6 +127,13 @@ class _Attempt:
                 api_key=endpoint.api_key,
             )
         )
+        try:
+            return self._driven(server, requests)
+        finally:
+            self.folder.job.unlink(missing_ok=True)  # it may hold an API key
+
+    def _driven(self, server: Server, requests: Sequence[Request]) -> DriveDone:
+        settings = self.bench.settings
         return drive(
             [*self.bench.driver_command, str(self.folder.job.absolute())],
             server,
