@@ -9,6 +9,7 @@ import msgspec
 
 from enginebench.errors import ModelError, UnknownNameError
 from enginebench_models.config import ModelConfig, RopeScaling
+from enginebench_models.json_file import read_json
 
 __all__ = ["HFConfig", "config_from_hf", "read_hf_config"]
 
@@ -50,16 +51,10 @@ class _Kind(msgspec.Struct):
 def read_hf_config(folder: Path) -> tuple[str, HFConfig]:
     """`model_type`, and the rest of config.json, checked."""
     path = folder / "config.json"
-    try:
-        data = path.read_bytes()
-        kind = msgspec.json.decode(data, type=_Kind).model_type
-        if kind not in _ARCHITECTURES:
-            raise ModelError(f"{path}: {UnknownNameError('model_type', kind, _ARCHITECTURES)}")
-        return kind, msgspec.json.decode(data, type=HFConfig)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-    except msgspec.MsgspecError as error:
-        raise ModelError(f"{path}: {error}") from error
+    kind = read_json(path, _Kind).model_type
+    if kind not in _ARCHITECTURES:
+        raise ModelError(f"{path}: {UnknownNameError('model_type', kind, _ARCHITECTURES)}")
+    return kind, read_json(path, HFConfig)
 
 
 def config_from_hf(folder: Path, kind: str, config: HFConfig) -> ModelConfig:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from enginebench.errors import ModelError
 from enginebench_models.ggml_types import GGMLType
+from enginebench_models.json_file import decode_json, read_json
 from enginebench_models.mapped_file import MappedFile
 from enginebench_models.weights import Tensor
 
@@ -41,10 +41,7 @@ def read_safetensors_folder(folder: Path) -> list[Tensor]:
     index = folder / _INDEX
     if not index.is_file():
         raise ModelError(f"{folder}: has neither {_SINGLE} nor {_INDEX}")
-    try:
-        weight_map = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map
-    except msgspec.MsgspecError as error:
-        raise ModelError(f"{index}: is no index of shards: {error}") from error
+    weight_map = read_json(index, _Index).weight_map
     tensors = []
     for shard in sorted(set(weight_map.values())):
         tensors += _read_shard(folder, shard)
@@ -69,15 +66,12 @@ def read_safetensors(path: Path) -> list[Tensor]:
     header_bytes = int.from_bytes(file.map[:8], "little")
     if file.size < 8 or header_bytes > file.size - 8:
         raise ModelError(f"{path}: its header does not fit into the file: truncated or corrupt")
-    try:
-        header: dict[str, Any] = msgspec.json.decode(
-            file.map[8 : 8 + header_bytes], type=dict[str, Any]
-        )
-        header.pop("__metadata__", None)
-        entries = msgspec.convert(header, dict[str, _Entry])
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise ModelError(f"{path}: its header cannot be read: {error}") from error
-    return [_tensor(file, 8 + header_bytes, *item) for item in entries.items()]
+    header = decode_json(file.map[8 : 8 + header_bytes], dict[str, msgspec.Raw], str(path))
+    header.pop("__metadata__", None)
+    return [
+        _tensor(file, 8 + header_bytes, name, decode_json(raw, _Entry, f"{path}: {name}"))
+        for name, raw in header.items()
+    ]
 
 
 def _tensor(file: MappedFile, start: int, name: str, entry: _Entry) -> Tensor:

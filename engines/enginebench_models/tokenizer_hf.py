@@ -12,6 +12,7 @@ import tokenizers
 
 from enginebench.errors import ModelError
 from enginebench_models.chat_template import ChatTemplate
+from enginebench_models.json_file import read_json
 from enginebench_models.pretokenizers import byte_alphabet
 from enginebench_models.sentencepiece import sentence_pieces
 from enginebench_models.tokenizer import Tokenizer
@@ -69,26 +70,21 @@ class HFTokenizerFiles:
 def read_tokenizer_files(folder: Path) -> HFTokenizerFiles:
     """Read and check tokenizer.json, tokenizer_config.json and special_tokens_map.json."""
     path = folder / "tokenizer.json"
-    try:
-        parsed = msgspec.json.decode(path.read_bytes(), type=_TokenizerJson)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-    except msgspec.MsgspecError as error:
-        raise ModelError(f"{path}: is no BPE tokenizer: {error}") from error
+    parsed = read_json(path, _TokenizerJson)
     if not parsed.model.vocab or min(parsed.model.vocab.values()) < 0:
         raise ModelError(f"{path}: its vocabulary is empty or has negative ids")
     n_listed = len(parsed.model.vocab) + len(parsed.added_tokens)
     largest = max([*parsed.model.vocab.values(), *(token.id for token in parsed.added_tokens)])
     if largest > 4 * n_listed:
         raise ModelError(f"{path}: token id {largest} in a vocabulary of {n_listed} tokens")
-    settings = _read_json(folder / "special_tokens_map.json")
+    settings = _read_optional(folder / "special_tokens_map.json")
     return HFTokenizerFiles(
         folder=folder,
         vocabulary=parsed.model.vocab,
         added={token.id: token.content for token in parsed.added_tokens},
         special_ids=frozenset(token.id for token in parsed.added_tokens if token.special),
         decoder=parsed.decoder or {},
-        settings=settings | _read_json(folder / "tokenizer_config.json"),
+        settings=settings | _read_optional(folder / "tokenizer_config.json"),
     )
 
 
@@ -136,18 +132,13 @@ def _load(folder: Path) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """A file that may be missing."""
-    if not path.is_file():
-        return {}
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except msgspec.MsgspecError as error:
-        raise ModelError(f"{path}: {error}") from error
+def _read_optional(path: Path) -> dict[str, Any]:
+    """A JSON object that may be missing."""
+    return read_json(path, dict[str, Any]) if path.is_file() else {}
 
 
 def _generation_ends(files: HFTokenizerFiles) -> set[int]:
-    ids = _read_json(files.folder / "generation_config.json").get("eos_token_id", [])
+    ids = _read_optional(files.folder / "generation_config.json").get("eos_token_id", [])
     return {id for id in (ids if isinstance(ids, list) else [ids]) if isinstance(id, int)}
 
 

@@ -24,6 +24,7 @@ from enginebench_models.tokenizer_hf import (
     tokenizer_from_hf,
 )
 
+WORD_PIECE = {"type": "WordPiece", "prefix": "##", "cleanup": True}
 SPECIAL = ["<s>", "</s>", "<|end|>"]
 
 
@@ -62,7 +63,7 @@ def byte_fallback() -> Tokenizer:
 def library(request):
     tokenizer = request.param()
     tokenizer.add_special_tokens(SPECIAL)
-    tokenizer.add_tokens([AddedToken("<tool>", special=False)])
+    tokenizer.add_tokens([AddedToken("<tool>", special=False, normalized=False)])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
     )
@@ -161,11 +162,11 @@ def test_where_the_chat_template_is(folder, tmp_path, settings, file, expected):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content["model"].pop("vocab"), "is no BPE tokenizer"),
+        (lambda content: content["model"].pop("vocab"), "missing required field `vocab`"),
         (lambda content: content["model"].update(vocab={}), "vocabulary is empty"),
         (lambda content: content["model"].update(vocab={"a": -1}), "has negative ids"),
         (lambda content: content["model"].update(vocab={"a": 10**12}), "token id 1000000000000"),
-        (lambda content: content.update(decoder={"type": "WordPiece"}), r"decoder \(WordPiece\)"),
+        (lambda content: content.update(decoder=WORD_PIECE), r"decoder \(WordPiece\)"),
         (lambda content: content.update(decoder=None), r"decoder \(none\) is not supported"),
         (lambda content: content["model"].update(merges=[["no", "pair"]]), r"tokenizer.json: "),
     ],
