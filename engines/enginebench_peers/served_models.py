@@ -37,7 +37,8 @@ def served_models(base_url: str, api_key: str | None) -> list[str]:
         with error:
             raise EngineError(f"{base_url}/v1/models answers {error.code}{hint}") from None
     except (OSError, http.client.HTTPException) as error:
-        raise EngineError(f"nothing answers at {base_url}: {error}") from None
+        reason = getattr(error, "reason", error)
+        raise EngineError(f"nothing answers at {base_url}: {reason}") from None
     except (ValueError, KeyError, TypeError):
         raise EngineError(
             f"{base_url}/v1/models is no list of models: not an OpenAI-compatible server?"

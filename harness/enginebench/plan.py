@@ -94,8 +94,9 @@ def build_plan(
     """
     known_engines = plugins.engines(manager)
     known_workloads = plugins.workloads(manager)
-    _check_names("engine", [n for n in options.engines if n != ALL], known_engines)
-    _check_names("workload", [options.workload], known_workloads)
+    broken = (manager or plugins.plugin_manager()).broken
+    _check_names("engine", [n for n in options.engines if n != ALL], known_engines, broken)
+    _check_names("workload", [options.workload], known_workloads, broken)
     capacity = capacity or this_capacity()
     workload = known_workloads[options.workload]
     chosen = _chosen(options.engines, known_engines)
@@ -136,10 +137,16 @@ def why_not(engine: Engine, settings: Sequence[Setting] = ()) -> LeftOut | None:
     return None
 
 
-def _check_names(kind: str, names: Sequence[str], known: Mapping[str, object]) -> None:
+def _check_names(
+    kind: str,
+    names: Sequence[str],
+    known: Mapping[str, object],
+    broken: Sequence[plugins.BrokenPlugin],
+) -> None:
     for name in names:
         if name not in known:
-            raise UnknownNameError(kind, name, known, fix=f"`bench {kind}s` lists them")
+            faults = "".join(f"\nbroken plugin {b.origin.plugin!r}: {b.error}" for b in broken)
+            raise UnknownNameError(kind, name, known, fix=f"`bench {kind}s` lists them{faults}")
 
 
 def _chosen(names: Sequence[str], known: Mapping[str, Engine]) -> dict[str, Engine]:

@@ -221,7 +221,8 @@ def test_all_leaves_out_what_cannot_run_and_says_why() -> None:
     planned = plan({"hardware": "cpu:2,cuda:0"}, PAGED, QUANT, MISSING, SERVER)
     assert [str(out) for out in planned.left_out] == [
         "missing cannot run: torch is not installed. Fix: pip install torch",
-        "server cannot run: it needs the option 'url'. Fix: add --set server.url=VALUE (where it is)",
+        "server cannot run: it needs the option 'url'. "
+        "Fix: add --set server.url=VALUE (where it is)",
         "quant cannot run on smollm2-135m with cuda:0: quant has no GPU kernels yet",
     ]
     ran = {(cell.spec.engine, str(cell.spec.hardware)) for cell in planned.plan.cells}

@@ -77,7 +77,7 @@ def _serving(chosen: ChosenEngine) -> Iterator[Endpoint]:
     from enginebench.server import start_server
 
     with tempfile.TemporaryDirectory(prefix="bench-chat-") as folder:
-        click.echo(f"starting {chosen.spec.label} on {chosen.spec.hardware} ...", err=True)
+        click.echo(f"starting {chosen.spec.label} ...", err=True)
         try:
             server = start_server(
                 chosen.engine,
