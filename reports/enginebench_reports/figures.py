@@ -113,4 +113,7 @@ def _drawing(name: str, ax: Axes, group: Group) -> Drawing:
     from matplotlib.figure import Figure
 
     assert isinstance(ax.figure, Figure)
+    for _ in range(2):  # the layout settles at the second pass, and then stays as it is
+        ax.figure.draw_without_rendering()
+    ax.figure.set_layout_engine("none")
     return Drawing(name, f"{ax.get_title(loc='left')}: {group.title}", ax.figure)
