@@ -5,20 +5,13 @@ for (const table of document.querySelectorAll("table.results")) {
   const buttons = table.querySelectorAll("thead button");
   const value = (row, column) => row.cells[column].dataset.value;
   const compare = (a, b) => (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b);
-  // Headings span two rows, so the place of a column is the order of the left edges.
-  const place = new Map(
-    [...buttons]
-      .map((button) => [button, button.getBoundingClientRect().left])
-      .sort((a, b) => a[1] - b[1])
-      .map(([button], column) => [button, column]),
-  );
   for (const button of buttons) {
     button.addEventListener("click", () => {
       const heading = button.closest("th");
       const rising = heading.getAttribute("aria-sort") !== "ascending";
       for (const other of table.querySelectorAll("[aria-sort]")) other.removeAttribute("aria-sort");
       heading.setAttribute("aria-sort", rising ? "ascending" : "descending");
-      const column = place.get(button);
+      const column = Number(button.dataset.column);
       const rows = [...body.rows];
       rows.sort((first, second) => {
         const a = value(first, column);
