@@ -6,6 +6,7 @@ are refused, since tools are not supported.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -14,8 +15,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from enginebench_openai.bodies import ChatBody, ChatMessage, decode
-from enginebench_openai.completions import generate
 from enginebench_openai.errors import ApiError
+from enginebench_openai.generate import Asked, generate
 from enginebench_openai.served import read_body, served
 from enginebench_openai.sse import CHAT
 
@@ -33,21 +34,22 @@ _decoder = msgspec.json.Decoder(ChatBody)
 async def chat_completions(request: Request) -> ASGIApp:
     """POST /v1/chat/completions."""
     on = served(request)
-    body = decode(_decoder, await read_body(request))
+    raw, arrived_at = await read_body(request), time.perf_counter()
+    body = decode(_decoder, raw)
     on.check_model(body.model)
     on.front.require_ready()
-    asked, tokens_param = _asked_tokens(body)
+    max_tokens, max_tokens_field = _max_tokens(body)
     prompt = await on.encode(on.render_chat(template_messages(body.messages)), add_bos=False)
-    return await generate(
-        request,
-        body,
-        CHAT,
-        [prompt],
-        prompt_param="messages",
-        asked_tokens=asked,
-        default_tokens=None,
-        tokens_param=tokens_param,
+    asked = Asked(
+        shape=CHAT,
+        prompts=[prompt],
+        prompt_field="messages",
+        max_tokens=max_tokens,
+        max_tokens_field=max_tokens_field,
+        default_max_tokens=None,
+        arrived_at=arrived_at,
     )
+    return await generate(request, body, asked)
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
@@ -57,7 +59,7 @@ def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     return [_template_message(message, f"messages[{at}]") for at, message in enumerate(messages)]
 
 
-def _asked_tokens(body: ChatBody) -> tuple[int | None, str]:
+def _max_tokens(body: ChatBody) -> tuple[int | None, str]:
     if body.max_completion_tokens is None:
         return body.max_tokens, "max_tokens"
     if body.max_tokens is not None:

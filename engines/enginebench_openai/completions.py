@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final
-from uuid import uuid4
 
 import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from enginebench_openai.answer import EventStream, whole_answer
-from enginebench_openai.bodies import CompletionBody, GenerationBody, decode
+from enginebench_openai.bodies import CompletionBody, decode
 from enginebench_openai.errors import ApiError
-from enginebench_openai.flight import Flight
-from enginebench_openai.generation import Generation
-from enginebench_openai.params import (
-    check_prompt,
-    output_budget,
-    sampling_params,
-    stop_strings,
-    stream_options,
-)
-from enginebench_openai.protocol import GenerationRequest
+from enginebench_openai.generate import Asked, generate
 from enginebench_openai.served import Served, read_body, served
-from enginebench_openai.sse import TEXT, AnswerShape, EventWriter
+from enginebench_openai.sse import TEXT
 
-__all__ = ["completions", "generate"]
+__all__ = ["completions"]
 
 DEFAULT_MAX_TOKENS: Final = 16  # OpenAI's
 MAX_PROMPTS: Final = 1024
@@ -36,57 +26,20 @@ _decoder = msgspec.json.Decoder(CompletionBody)
 async def completions(request: Request) -> ASGIApp:
     """POST /v1/completions."""
     on = served(request)
-    body = decode(_decoder, await read_body(request))
+    raw, arrived_at = await read_body(request), time.perf_counter()
+    body = decode(_decoder, raw)
     on.check_model(body.model)
     on.front.require_ready()
-    prompts = await _token_ids(on, body.prompt)
-    return await generate(
-        request,
-        body,
-        TEXT,
-        prompts,
-        prompt_param="prompt",
-        asked_tokens=body.max_tokens,
-        default_tokens=DEFAULT_MAX_TOKENS,
+    asked = Asked(
+        shape=TEXT,
+        prompts=await _token_ids(on, body.prompt),
+        prompt_field="prompt",
+        max_tokens=body.max_tokens,
+        max_tokens_field="max_tokens",
+        default_max_tokens=DEFAULT_MAX_TOKENS,
+        arrived_at=arrived_at,
     )
-
-
-async def generate(
-    request: Request,
-    body: GenerationBody,
-    shape: AnswerShape,
-    prompts: Sequence[Sequence[int]],
-    *,
-    prompt_param: str,
-    asked_tokens: int | None,
-    default_tokens: int | None,
-    tokens_param: str = "max_tokens",
-) -> ASGIApp:
-    """Check what remains to be checked, then continue every prompt: the rest of both routes."""
-    on = served(request)
-    options, stops = stream_options(body), stop_strings(body)
-    sampling = sampling_params(body)
-    stop_ids = frozenset() if body.ignore_eos else on.tokenizer.eos_ids
-    generations = []
-    for index, prompt in enumerate(prompts):
-        param = f"{prompt_param}[{index}]" if len(prompts) > 1 else prompt_param
-        context = on.front.context_length
-        check_prompt(
-            prompt, vocab_size=on.tokenizer.vocab_size, context_length=context, param=param
-        )
-        budget = output_budget(
-            asked_tokens,
-            default=default_tokens,
-            prompt_tokens=len(prompt),
-            context_length=context,
-            param=tokens_param,
-        )
-        work = GenerationRequest(uuid4().hex, tuple(prompt), budget, sampling, stop_ids)
-        generations.append(Generation(work, on.tokenizer, index=index, stops=stops))
-    flight = Flight(generations, streaming=bool(body.stream))
-    if body.stream:
-        return EventStream(on.front, flight, EventWriter(shape, on.name, options))
-    return await whole_answer(request, on.front, flight, shape, on.name)
+    return await generate(request, body, asked)
 
 
 async def _token_ids(

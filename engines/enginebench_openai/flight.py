@@ -7,7 +7,6 @@ that has arrived meanwhile at once, so a lagging reader gets fewer, larger chunk
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 
 from enginebench_openai.generation import Generation
@@ -31,10 +30,12 @@ class Flight:
         "unfinished",
     )
 
-    def __init__(self, generations: Sequence[Generation], *, streaming: bool) -> None:
+    def __init__(
+        self, generations: Sequence[Generation], *, streaming: bool, arrived_at: float
+    ) -> None:
         self.generations = tuple(generations)
         self.streaming = streaming
-        self.arrived_at = time.perf_counter()
+        self.arrived_at = arrived_at
         self.unfinished = len(self.generations)
         self.abandoned = False
         self._news: dict[Generation, None] = {}  # an ordered set

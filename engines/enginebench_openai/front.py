@@ -89,7 +89,7 @@ class Front:
         if known:
             assert self.link is not None
             self.link.abort(known)
-            self._metrics.abandoned(flight, len(known))
+            self._metrics.abandoned(len(known))
         flight.abandon()
 
     def receive(self, event: Event) -> None:

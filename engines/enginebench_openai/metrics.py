@@ -78,7 +78,7 @@ class ServerMetrics(Collector):
         """A flight went to the engine."""
         self._in_flight += len(flight.generations)
 
-    def abandoned(self, flight: Flight, generations: int) -> None:
+    def abandoned(self, generations: int) -> None:
         """A client left while so many of its generations had not ended."""
         self._in_flight -= generations
         self._finished["abort"] += generations

@@ -46,6 +46,7 @@ class ServerProcess:
     """Serves until told to stop. `on_ready` is called once, when requests are taken."""
 
     name: str
+    vocab_size: int
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     build_engine: Callable[[], TokenEngine]
@@ -78,6 +79,7 @@ class ServerProcess:
         metrics.engine_stats = lambda: engine.stats
         served = Served(
             name=self.name,
+            vocab_size=self.vocab_size,
             tokenizer=self.tokenizer,
             chat_template=self.chat_template,
             front=self._front,

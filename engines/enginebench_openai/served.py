@@ -29,9 +29,13 @@ INLINE_CHARS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One model behind one engine. `name` is what requests must put into "model"."""
+    """One model behind one engine. `name` is what requests must put into "model".
+
+    Token ids below `vocab_size` have both a text and a row in the model's embedding.
+    """
 
     name: str
+    vocab_size: int
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     front: Front

@@ -75,6 +75,7 @@ def _serve(
         model = open_model(arguments.model)
         process = ServerProcess(
             name=arguments.served_model_name,
+            vocab_size=min(model.config.vocab_size, model.tokenizer.vocab_size),
             tokenizer=model.tokenizer,
             chat_template=model.chat_template,
             build_engine=lambda: make_engine(model, arguments.options),

@@ -55,12 +55,11 @@ async def detokenize(request: Request) -> Response:
     on = served(request)
     body = decode(_detokenize_decoder, await read_body(request))
     on.check_model(body.model)
-    vocab_size = on.tokenizer.vocab_size
     for token in body.tokens:
-        if not 0 <= token < vocab_size:
+        if not 0 <= token < on.vocab_size:
             raise ApiError(
                 400,
-                f"tokens must be ids from 0 to {vocab_size - 1}; got {token}",
+                f"tokens must be ids from 0 to {on.vocab_size - 1}; got {token}",
                 param="tokens",
                 code="invalid_value",
             )

@@ -13,7 +13,7 @@ def shared():
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def http(shared):
     with httpx.Client(base_url=shared.url, timeout=20) as client:
         yield client

@@ -39,7 +39,9 @@ def make_engine(model: object, options: Mapping[str, float]) -> ScriptedEngine:
 
 if __name__ == "__main__":
     enginebench_models.open_model = lambda name: SimpleNamespace(
-        tokenizer=FakeTokenizer(), chat_template=FakeTemplate()
+        config=SimpleNamespace(vocab_size=1000),
+        tokenizer=FakeTokenizer(),
+        chat_template=FakeTemplate(),
     )
     serve_main(
         sys.argv[1:], description="The scripted engine.", options=OPTIONS, make_engine=make_engine

@@ -196,7 +196,7 @@ def test_ignore_eos(http, stream):
 )
 def test_stop_strings_cut_the_answer_and_free_the_engine(stream, stop, shown):
     engine = ScriptedEngine(lambda request: spell("hello world and so on"))
-    with serving(engine) as server, httpx.Client(base_url=server.url) as http:
+    with serving(engine) as server, httpx.Client(base_url=server.url, verify=False) as http:
         answer = complete(http, stop=stop, max_tokens=40, stream=stream)
         got = events(answer) if stream else [answer.json()]
         text = "".join(event["choices"][0]["text"] for event in got)
@@ -209,7 +209,7 @@ def test_stop_strings_cut_the_answer_and_free_the_engine(stream, stop, shown):
 def test_cached_tokens_are_told():
     engine = ScriptedEngine()
     engine.cached = 2
-    with serving(engine) as server, httpx.Client(base_url=server.url) as http:
+    with serving(engine) as server, httpx.Client(base_url=server.url, verify=False) as http:
         usage = complete(http).json()["usage"]
     assert usage["prompt_tokens_details"] == {"cached_tokens": 2}
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai_fakes import http_post
 
 from enginebench.errors import UsageError
 from enginebench.types import EngineSpec, Hardware, ModelInfo
@@ -168,6 +170,23 @@ def test_a_remote_model_is_stood_in_for():
     spec = EngineSpec("echo", "remote:big", Hardware())
     launch = Echo().launch(spec, ModelInfo("remote:big", "remote"), 8123)
     assert "synthetic:tiny" in launch.argv and launch.model_name == "remote:big"
+
+
+def test_the_real_process_serves_and_keeps_its_cadence():
+    argv = [sys.executable, "-m", "enginebench_openai.echo", "--model", "synthetic:tiny"]
+    argv += ["--port", "0", "--ttft-ms=50", "--itl-ms=10"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = process.stdout.readline().split()[2]
+            body = {"model": "synthetic:tiny", "prompt": "abc", "max_tokens": 11}
+            start = time.perf_counter()
+            answer = http_post(f"{url}/v1/completions", json=body).json()
+            took_s = time.perf_counter() - start
+        finally:
+            process.terminate()
+        assert process.wait(20) == 0
+    assert answer["choices"][0]["text"] == "abcabcabcab"
+    assert took_s >= 0.15  # 50 ms and ten times 10 ms
 
 
 def test_the_plugin_is_cheap_to_import():

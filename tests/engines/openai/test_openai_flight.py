@@ -18,6 +18,7 @@ def flight_of(count: int, *, streaming: bool) -> Flight:
             for n in range(count)
         ],
         streaming=streaming,
+        arrived_at=0.0,
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from openai_fakes import Running, ScriptedEngine, serving, until
+from openai_fakes import Running, ScriptedEngine, http_get, http_post, serving, until
 
 from enginebench.errors import ModelError
 
@@ -56,7 +56,7 @@ def test_a_client_that_leaves_frees_the_engine_within_a_step_or_two(body):
         before = engine.steps
         until(lambda: engine.aborted)
         assert engine.steps <= before + 2 and not engine.has_work()
-        metrics = httpx.get(f"{server.url}/metrics").text
+        metrics = http_get(f"{server.url}/metrics").text
         count = len(body.get("prompt", [1])) if isinstance(body.get("prompt"), list) else 1
         assert f'requests_finished_total{{reason="abort"}} {count}.0' in metrics
         assert "requests_in_flight 0.0" in metrics
@@ -77,7 +77,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_request(shared):
     half = socket.create_connection((host, int(port)))
     half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
     half.close()
-    assert httpx.get(f"{shared.url}/health").status_code == 200
+    assert http_get(f"{shared.url}/health").status_code == 200
 
 
 def test_a_reader_that_stands_still_holds_up_nobody():
@@ -86,7 +86,7 @@ def test_a_reader_that_stands_still_holds_up_nobody():
     with serving(engine) as server:
         slow = Client(server.url, stream=True, max_tokens=3 * 10**7)
         until(lambda: engine.steps > 3)
-        answer = httpx.post(f"{server.url}/v1/completions", json=ENDLESS, timeout=20)
+        answer = http_post(f"{server.url}/v1/completions", json=ENDLESS, timeout=20)
         assert answer.json()["usage"]["completion_tokens"] == 60
         slow.close()
         until(lambda: not engine.has_work())
@@ -107,9 +107,9 @@ def test_an_engine_that_dies_is_seen_by_everybody(stream):
         assert answer.startswith(b"HTTP/1.1 200") and b"[DONE]" not in answer
     else:
         assert answer.startswith(b"HTTP/1.1 503")
-    health = httpx.get(f"{server.url}/health")
+    health = http_get(f"{server.url}/health")
     assert (health.status_code, health.json()) == (503, {"status": "dead"})
-    late = httpx.post(f"{server.url}/v1/completions", json=ENDLESS)
+    late = http_post(f"{server.url}/v1/completions", json=ENDLESS)
     assert late.status_code == 503 and late.json()["error"]["code"] == "engine_dead"
     client.close()
     assert server.join() == 1 and engine.closed
@@ -124,12 +124,12 @@ def test_while_the_engine_is_built_requests_are_told_to_wait():
 
     server = Running(build)
     server._thread.start()
-    until(lambda: httpx.get(f"{server.url}/health").json() == {"status": "loading"})
-    early = httpx.post(f"{server.url}/v1/completions", json=ENDLESS)
+    until(lambda: http_get(f"{server.url}/health").json() == {"status": "loading"})
+    early = http_post(f"{server.url}/v1/completions", json=ENDLESS)
     assert early.status_code == 503 and early.headers["retry-after"] == "1"
-    assert httpx.get(f"{server.url}/v1/models").json()["data"][0]["max_model_len"] is None
+    assert http_get(f"{server.url}/v1/models").json()["data"][0]["max_model_len"] is None
     built.set()
-    until(lambda: httpx.get(f"{server.url}/health").status_code == 200)
+    until(lambda: http_get(f"{server.url}/health").status_code == 200)
     server.process.stop()
     assert server.join() == 0
 
@@ -145,7 +145,7 @@ def test_stopping_finishes_what_is_in_flight():
     assert server.join() == 0 and engine.closed
     assert b'"completion_tokens":20' in answer
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{server.url}/health")
+        http_get(f"{server.url}/health")
 
 
 def test_what_does_not_end_in_time_is_told_so():
@@ -219,7 +219,7 @@ def _listens(url: str) -> bool:
 
 def test_a_dead_engine_ends_it_with_code_1_and_its_traceback(started):
     process, url = started()
-    answer = httpx.post(f"{url}/v1/completions", json={**ENDLESS, "prompt": "die"})
+    answer = http_post(f"{url}/v1/completions", json={**ENDLESS, "prompt": "die"})
     assert answer.status_code == 503
     assert process.wait(20) == 1
     assert "RuntimeError: this engine dies of a prompt" in process.stderr.read()
@@ -268,8 +268,8 @@ def test_the_key_from_the_environment_and_from_a_file(started, tmp_path):
         started(ENGINEBENCH_API_KEY="sesame"),
         started("--api-key-file", str(file), ENGINEBENCH_API_KEY="other"),
     ):
-        assert httpx.get(f"{url}/v1/models").status_code == 401
-        assert httpx.get(f"{url}/v1/models", headers=key).status_code == 200
+        assert http_get(f"{url}/v1/models").status_code == 401
+        assert http_get(f"{url}/v1/models", headers=key).status_code == 200
 
 
 @pytest.mark.parametrize("content", [None, "", " \n"])
