@@ -36,7 +36,13 @@ def pull_model(name: str) -> None:
 
     entry, console = registry_entry(name), Console(stderr=True)
     with console.status(f"{name}: looking") as status:
-        path = pull(entry, lambda stage: status.update(f"{name}: {stage}"))
+
+        def tell(stage: str) -> None:
+            status.update(f"{name}: {stage}")
+            if not console.is_terminal:
+                click.echo(f"{name}: {stage}", err=True)
+
+        path = pull(entry, tell)
     click.echo(f"{name} is at {path}")
 
 

@@ -22,7 +22,7 @@ __all__ = ["known_names", "open_model"]
 def open_model(name: str) -> Model:
     """Open a registry name, a GGUF file, a Hugging Face folder, a hub id, or `synthetic:NAME`.
 
-    Reads headers only. A ModelError says what is wrong and what to type.
+    Reads headers only. A ModelError or UnknownNameError says what is wrong and what to type.
     """
     if name.startswith(PREFIX):
         return open_synthetic(name)
@@ -35,7 +35,7 @@ def open_model(name: str) -> Model:
         return _open_file(path, name)
     if looks_like_hub_id(name):
         return open_hf(hub_folder(name), name)
-    if os.sep in name:
+    if os.sep in name or name.endswith(".gguf"):
         raise ModelError(f"model {name!r}: there is no such file or folder")
     raise UnknownNameError("model", name, known_names(), fix="A path or a hub id will do as well.")
 
