@@ -19,15 +19,15 @@ CACHE_TOKENS = 256 * LONGEST
 DECODE = [
     DecodeConfig(tile, per_sm, warps, stages)
     for tile, warps, stages in (
-        (32, 4, 4), (64, 4, 2), (64, 4, 3), (64, 4, 4), (128, 4, 3), (128, 8, 3), (64, 2, 3),
+        (32, 4, 3), (32, 4, 5), (64, 4, 2), (64, 4, 3), (64, 4, 5), (128, 4, 3), (128, 8, 3),
     )
     for per_sm in (2, 4, 8)
 ]  # fmt: skip
 PREFILL = [
     PrefillConfig(rows, tile, warps, stages)
     for rows, tile, warps, stages in (
-        (64, 64, 4, 2), (64, 64, 4, 3), (64, 128, 4, 2), (128, 64, 8, 2), (128, 64, 8, 3),
-        (128, 128, 8, 2), (128, 64, 4, 3), (128, 32, 4, 3),
+        (64, 32, 4, 3), (64, 64, 4, 2), (64, 64, 4, 3), (64, 64, 4, 5), (128, 32, 8, 3),
+        (128, 64, 8, 2), (128, 64, 8, 3), (128, 64, 8, 5), (128, 128, 8, 2),
     )
 ]  # fmt: skip
 _caches: dict[tuple[int, int, int], torch.Tensor] = {}

@@ -4,7 +4,7 @@ import torch
 from gpu_timing import Bench, Ceilings, sets_to_rotate
 from torch.nn import functional
 
-from enginebench_paged.kernels.configs import GemvConfig
+from enginebench_paged.kernels.configs import DotConfig, FmaConfig, GemvConfig
 from enginebench_paged.kernels.gemv import skinny_linear
 
 SHAPES = {  # out, in, layers
@@ -14,14 +14,14 @@ SHAPES = {  # out, in, layers
     "8B down": (4096, 14336, 32), "8B head": (128256, 4096, 1),
 }  # fmt: skip
 FMA = [
-    GemvConfig("fma", rows, columns, 1, warps, stages)
-    for rows, columns, warps, stages in (
-        (1, 2048, 4, 1), (2, 1024, 4, 1), (2, 2048, 4, 1), (4, 512, 4, 1), (4, 1024, 4, 1),
-        (8, 512, 4, 1), (4, 1024, 4, 3), (8, 512, 8, 3), (2, 1024, 2, 1), (4, 512, 2, 3),
+    FmaConfig(rows, columns, 1, warps)
+    for rows, columns, warps in (
+        (1, 2048, 4), (1, 1024, 2), (2, 1024, 4), (2, 2048, 4), (4, 512, 4), (4, 1024, 4),
+        (8, 512, 4), (8, 512, 8), (2, 1024, 2), (4, 512, 2),
     )
 ]  # fmt: skip
 DOT = [
-    GemvConfig("dot", rows, columns, split, warps, stages)
+    DotConfig(rows, columns, split, warps, stages)
     for rows, columns, warps, stages in (
         (64, 128, 4, 4), (64, 256, 4, 3), (32, 256, 4, 4), (16, 256, 2, 4), (16, 512, 4, 3),
         (128, 64, 4, 5),
@@ -80,7 +80,9 @@ def _print_row(
 
 
 def _short(c: GemvConfig) -> str:
-    return f"{c.kind} {c.rows}x{c.columns} k/{c.split_k} w{c.num_warps} s{c.num_stages}"
+    stages = f" s{c.num_stages}" if isinstance(c, DotConfig) else ""
+    kind = "dot" if stages else "fma"
+    return f"{kind} {c.rows}x{c.columns} k/{c.split_k} w{c.num_warps}{stages}"
 
 
 def errors() -> dict[str, float]:

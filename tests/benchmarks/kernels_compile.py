@@ -129,13 +129,14 @@ def _gemv() -> Iterator[Build]:
             "SPLIT": split, "BIAS": not split,
         }  # fmt: skip
         options = {"num_warps": config.num_warps}
-        if config.kind == "fma":
-            kernel, extra = gemv._fma_kernel, {"STAGES": config.num_stages}
-        else:
-            kernel, extra = gemv._dot_kernel, {"M_PAD": 16}
+        tile = f"{config.rows}x{config.columns}/{config.split_k}"
+        if isinstance(config, configs.DotConfig):
+            name, kernel = f"gemv dot {tile}", gemv._dot_kernel
+            constants["M_PAD"] = 16
             options["num_stages"] = config.num_stages
-        yield Build(f"gemv {config.kind} {config.rows}x{config.columns}/{config.split_k}",
-                    kernel, types, constants | extra, options, plain=("M",))  # fmt: skip
+        else:
+            name, kernel = f"gemv fma {tile}", gemv._fma_kernel
+        yield Build(name, kernel, types, constants, options, plain=("M",))
     types = {"parts": "*fp32", "bias": "*bf16", "out": "*bf16"}
     constants = {"SPLIT_K": 4, "BLOCK": 512, "BIAS": True}
     yield Build("gemv sum of parts", gemv._sum_parts_kernel, types, constants, {"num_warps": 4})
@@ -158,6 +159,7 @@ def _sampling() -> Iterator[Build]:
 
 def compiled(build: Build, target: GPUTarget) -> Any:
     names = build.kernel.arg_names
+    build.constants["PDL"] = target.arch >= 90
     types = FLOATS | build.types
     signature = {
         name: "constexpr" if name in build.constants else types.get(name, "i32") for name in names

@@ -21,6 +21,7 @@ import gpu_attention
 import gpu_elementwise
 import gpu_products
 import gpu_sampling
+import gpu_step
 import torch
 from gpu_timing import FAILURES, Bench, Ceilings, measure_ceilings
 
@@ -33,6 +34,7 @@ SECTIONS: dict[str, Callable[[Bench, Ceilings], None]] = {
     "gemv": gpu_products.gemv,
     "prefill": gpu_attention.prefill,
     "decode": gpu_attention.decode,
+    "step": gpu_step.step,
 }
 
 

@@ -6,10 +6,12 @@ import triton.language as tl
 from torch import Tensor
 
 from enginebench_paged.kernels.checks import require, require_contiguous, require_shape
+from enginebench_paged.kernels.dependent_launch import await_previous, launch_options
 
 
 @triton.jit
-def _silu_mul_kernel(gate_up, out, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+def _silu_mul_kernel(gate_up, out, COLUMNS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
+    await_previous(PDL)
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < COLUMNS
@@ -33,5 +35,6 @@ def silu_mul(gate_up: Tensor, *, out: Tensor | None = None) -> Tensor:
     if n_rows:
         block = 1024
         grid = (n_rows, triton.cdiv(columns, block))
-        _silu_mul_kernel[grid](gate_up, out, COLUMNS=columns, BLOCK=block, num_warps=4)
+        options = launch_options(gate_up.device)
+        _silu_mul_kernel[grid](gate_up, out, COLUMNS=columns, BLOCK=block, num_warps=4, **options)
     return out

@@ -22,6 +22,7 @@ from enginebench_paged.kernels.checks import (
     require_shape,
 )
 from enginebench_paged.kernels.configs import DecodeConfig, chip
+from enginebench_paged.kernels.dependent_launch import await_previous, launch_options
 
 _LOG2E = math.log2(math.e)
 _MOST_SPLITS = 128
@@ -70,7 +71,9 @@ def _decode_kernel(
     WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr,
     SPLIT: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    await_previous(PDL)
     split = tl.program_id(0)
     n_splits = tl.num_programs(0)
     kv_head = tl.program_id(1)
@@ -143,7 +146,9 @@ def _combine_kernel(
     SPLITS_PAD: tl.constexpr,
     TILE: tl.constexpr,
     WINDOW: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    await_previous(PDL)
     head = tl.program_id(0)
     sequence = tl.program_id(1).to(tl.int64)
     context = tl.load(context_lens + sequence)
@@ -201,6 +206,7 @@ def decode_attention(
         partial = torch.empty((*shape, head_dim), dtype=torch.float32, device=q.device)
         partial_lse = torch.empty(shape, dtype=torch.float32, device=q.device)
     group = n_heads // n_kv_heads
+    options = launch_options(q.device)
     _decode_kernel[(n_splits, n_kv_heads, batch)](
         q,
         k_cache,
@@ -228,6 +234,7 @@ def decode_attention(
         SPLIT=n_splits > 1,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
+        **options,
     )
     if n_splits > 1:
         splits_pad = triton.next_power_of_2(n_splits)
@@ -244,6 +251,7 @@ def decode_attention(
             TILE=tile,
             WINDOW=window or 0,
             num_warps=8 if splits_pad >= 32 else 2,
+            **options,
         )
     return out
 

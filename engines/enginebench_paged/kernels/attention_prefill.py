@@ -22,6 +22,7 @@ from enginebench_paged.kernels.attention_decode import (
 )
 from enginebench_paged.kernels.checks import require, require_contiguous, require_shape
 from enginebench_paged.kernels.configs import PrefillConfig, chip
+from enginebench_paged.kernels.dependent_launch import await_previous, launch_options
 
 _LOG2E = math.log2(math.e)
 
@@ -119,7 +120,9 @@ def _prefill_kernel(
     TILE: tl.constexpr,
     WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    await_previous(PDL)
     QUERIES: tl.constexpr = (
         ROWS // GROUP
     )  # a tile; where GROUP does not divide ROWS, rows are left over
@@ -232,5 +235,6 @@ def prefill_attention(
         SOFTCAP=softcap is not None,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
+        **launch_options(q.device),
     )
     return out

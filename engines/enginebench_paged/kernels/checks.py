@@ -22,9 +22,9 @@ def require_contiguous(**tensors: Tensor) -> None:
 
 
 def require_dense_rows(**tensors: Tensor) -> None:
-    """The last dimension is contiguous; the others may be strided (a slice of a merged product)."""
+    """Demands a contiguous last dimension; others may be strided (a slice of a merged product)."""
     for name, tensor in tensors.items():
         if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
             raise ValueError(
-                f"the last dimension of {name} must be contiguous, its strides are {tensor.stride()}"
+                f"the last dimension of {name} must be contiguous, strides are {tensor.stride()}"
             )

@@ -7,7 +7,6 @@ run tests/benchmarks/kernels_gpu.py on the chip: it times the candidates and nam
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import torch
 
@@ -35,18 +34,27 @@ class PrefillConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class GemvConfig:
-    """Skinny product: weight rows and columns a tile, and into how many parts K is cut.
+class FmaConfig:
+    """Product with one row on the vector units: weight rows and columns a tile, parts of K."""
 
-    "fma" multiplies on the vector units (M = 1 only), "dot" on the matrix units (M up to 16).
-    """
+    rows: int
+    columns: int
+    split_k: int
+    num_warps: int
 
-    kind: Literal["fma", "dot"]
+
+@dataclass(frozen=True, slots=True)
+class DotConfig:
+    """Product with up to 16 rows on the matrix units: as above, and pipeline stages."""
+
     rows: int
     columns: int
     split_k: int
     num_warps: int
     num_stages: int
+
+
+GemvConfig = FmaConfig | DotConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,7 @@ class Chip:
     """What the launchers need to know of a device."""
 
     sm_count: int
+    dependent_launch: bool  # can a kernel start while the one before it ends
     found: str  # how the figures below were found
     decode: DecodeConfig
     prefill: PrefillConfig
@@ -90,13 +99,14 @@ _SAMPLE = SampleConfig(tile=2048, num_warps=4, filter_tile=4096, filter_warps=16
 def _hopper(sm_count: int) -> Chip:
     return Chip(
         sm_count,
+        dependent_launch=True,
         found="reasoned from the hardware's limits and register counts; not yet timed",
         decode=DecodeConfig(tile=64, programs_per_sm=4, num_warps=4, num_stages=3),
         prefill=PrefillConfig(rows=128, tile=64, num_warps=8, num_stages=3),
         gemv=(
-            GemvRule(1, _ANY, _ANY, GemvConfig("fma", 4, 1024, 1, 4, 1)),
-            GemvRule(16, 4096, _ANY, GemvConfig("dot", 64, 128, 4, 4, 4)),
-            GemvRule(16, _ANY, _ANY, GemvConfig("dot", 64, 128, 1, 4, 4)),
+            GemvRule(1, _ANY, _ANY, FmaConfig(4, 1024, 1, 4)),
+            GemvRule(16, 4096, _ANY, DotConfig(64, 128, 4, 4, 4)),
+            GemvRule(16, _ANY, _ANY, DotConfig(64, 128, 1, 4, 4)),
         ),
         sample=_SAMPLE,
     )
@@ -105,6 +115,7 @@ def _hopper(sm_count: int) -> Chip:
 def _any_chip(sm_count: int) -> Chip:
     return Chip(
         sm_count,
+        dependent_launch=False,
         found="sized to fit 99 KiB of shared memory; not timed",
         decode=DecodeConfig(tile=32, programs_per_sm=4, num_warps=4, num_stages=2),
         prefill=PrefillConfig(rows=64, tile=32, num_warps=4, num_stages=2),

@@ -17,10 +17,11 @@ from enginebench_paged.kernels.checks import (
     require_dense_rows,
     require_shape,
 )
-from enginebench_paged.kernels.configs import GemvConfig, gemv_config
+from enginebench_paged.kernels.configs import DotConfig, FmaConfig, GemvConfig, gemv_config
+from enginebench_paged.kernels.dependent_launch import await_previous, launch_options
 
 MOST_ROWS = 16
-_FALLBACK = GemvConfig("dot", 32, 64, 1, 4, 2)
+_FALLBACK = DotConfig(32, 64, 1, 4, 2)
 
 
 @triton.jit
@@ -31,6 +32,15 @@ def _store(out, bias, value, row, inside, m, M, N, part, SPLIT: tl.constexpr, BI
     elif BIAS:
         value += tl.load(bias + row, mask=row < N, other=0.0).to(tl.float32)
     tl.store(out + m * N + row, value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _weight_tile(row_at, inside, start, K, COLUMNS: tl.constexpr, EVEN_K: tl.constexpr):
+    column = start + tl.arange(0, COLUMNS)
+    mask = inside[:, None]
+    if not EVEN_K:
+        mask = mask & (column < K)[None, :]
+    return tl.load(row_at + column[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
@@ -48,7 +58,7 @@ def _fma_kernel(
     EVEN_K: tl.constexpr,
     SPLIT: tl.constexpr,
     BIAS: tl.constexpr,
-    STAGES: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     part = tl.program_id(1)
@@ -56,16 +66,19 @@ def _fma_kernel(
     row_at = weight + row.to(tl.int64)[:, None] * weight_stride
     acc = tl.zeros((ROWS, COLUMNS), tl.float32)
     begin = part * columns_each
-    for start in tl.range(begin, tl.minimum(begin + columns_each, K), COLUMNS, num_stages=STAGES):
+    end = tl.minimum(begin + columns_each, K)
+    w = _weight_tile(row_at, inside & (begin < end), begin, K, COLUMNS, EVEN_K)
+    await_previous(PDL)
+    for start in tl.range(begin, end, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
         if EVEN_K:
             factor = tl.load(x + column)
-            w = tl.load(row_at + column[None, :], mask=inside[:, None], other=0.0)
         else:
             factor = tl.load(x + column, mask=column < K, other=0.0)
-            mask = inside[:, None] & (column < K)[None, :]
-            w = tl.load(row_at + column[None, :], mask=mask, other=0.0)
-        acc += w.to(tl.float32) * factor.to(tl.float32)[None, :]
+        product = w.to(tl.float32) * factor.to(tl.float32)[None, :]
+        following = start + COLUMNS  # its weights are asked for before this tile's are summed
+        w = _weight_tile(row_at, inside & (following < end), following, K, COLUMNS, EVEN_K)
+        acc += product
     _store(out, bias, tl.sum(acc, axis=1), row, inside, 0, 1, N, part, SPLIT, BIAS)
 
 
@@ -87,7 +100,9 @@ def _dot_kernel(
     EVEN_K: tl.constexpr,
     SPLIT: tl.constexpr,
     BIAS: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    await_previous(PDL)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     part = tl.program_id(1)
     m = tl.arange(0, M_PAD)
@@ -113,8 +128,10 @@ def _dot_kernel(
 
 @triton.jit
 def _sum_parts_kernel(
-    parts, bias, out, N, count, SPLIT_K: tl.constexpr, BLOCK: tl.constexpr, BIAS: tl.constexpr
-):
+    parts, bias, out, N, count, SPLIT_K: tl.constexpr, BLOCK: tl.constexpr, BIAS: tl.constexpr,
+    PDL: tl.constexpr,
+):  # fmt: skip
+    await_previous(PDL)
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     total = tl.zeros((BLOCK,), tl.float32)
@@ -149,7 +166,8 @@ def skinny_linear(
     require_contiguous(out=out)
     if config is None:
         config = gemv_config(x.device, m, n, k) or _FALLBACK
-    require(config.kind == "dot" or m == 1, f'"fma" multiplies one row, x has {m}')
+    fma = isinstance(config, FmaConfig)
+    require(m == 1 or not fma, f"the vector units' product takes one row, x has {m}")
     split = config.split_k > 1
     target = out
     if split:
@@ -165,12 +183,13 @@ def skinny_linear(
         "SPLIT": split,
         "BIAS": bias is not None,
         "num_warps": config.num_warps,
+        **launch_options(x.device),
     }
     some_bias = out if bias is None else bias
-    if config.kind == "fma":
+    if isinstance(config, FmaConfig):
         _fma_kernel[grid](
             x, weight, some_bias, target, n, weight.stride(0), columns_each,
-            STAGES=config.num_stages, **constants,
+            **constants,
         )  # fmt: skip
     else:
         _dot_kernel[grid](
@@ -182,5 +201,6 @@ def skinny_linear(
         _sum_parts_kernel[(triton.cdiv(m * n, block),)](
             target, some_bias, out, n, m * n,
             SPLIT_K=config.split_k, BLOCK=block, BIAS=bias is not None, num_warps=4,
+            **launch_options(x.device),
         )  # fmt: skip
     return out

@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from enginebench_paged.kernels.checks import require, require_contiguous, require_shape
+from enginebench_paged.kernels.dependent_launch import await_previous, launch_options
 
 _LONGEST_ROW = 65536
 
@@ -25,7 +26,9 @@ def _rms_norm_kernel(
     COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
     ADD: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    await_previous(PDL)
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < COLUMNS
@@ -97,4 +100,5 @@ def _launch(
         BLOCK=block,
         ADD=residual is not None,
         num_warps=min(16, max(1, block // 512)),
+        **launch_options(rows.device),
     )

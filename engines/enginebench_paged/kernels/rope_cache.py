@@ -17,6 +17,7 @@ from enginebench_paged.kernels.checks import (
     require_dense_rows,
     require_shape,
 )
+from enginebench_paged.kernels.dependent_launch import await_previous, launch_options
 
 _HEADS = 4  # a program: enough bytes in flight, and decode of one token still fills many programs
 
@@ -80,7 +81,9 @@ def _rope_cache_kernel(
     HEADS: tl.constexpr,
     Q_NORMED: tl.constexpr,
     K_NORMED: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    await_previous(PDL)
     token = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1)
     q_groups: tl.constexpr = (N_HEADS + HEADS - 1) // HEADS
@@ -193,5 +196,6 @@ def rope_and_cache(
         Q_NORMED=q_norm is not None,
         K_NORMED=k_norm is not None,
         num_warps=1,
+        **launch_options(q.device),
     )
     return out

@@ -4,13 +4,13 @@ import pytest
 import torch
 from paged_cases import HALVES, TOLERANCE, relative_error
 
-from enginebench_paged.kernels.configs import GemvConfig
+from enginebench_paged.kernels.configs import DotConfig, FmaConfig
 from enginebench_paged.kernels.gemv import skinny_linear
 
-FMA = GemvConfig("fma", rows=4, columns=64, split_k=1, num_warps=4, num_stages=1)
-FMA_SPLIT = GemvConfig("fma", rows=2, columns=32, split_k=3, num_warps=1, num_stages=1)
-DOT = GemvConfig("dot", rows=16, columns=32, split_k=1, num_warps=4, num_stages=2)
-DOT_SPLIT = GemvConfig("dot", rows=32, columns=16, split_k=5, num_warps=4, num_stages=2)
+FMA = FmaConfig(rows=4, columns=64, split_k=1, num_warps=4)
+FMA_SPLIT = FmaConfig(rows=2, columns=32, split_k=3, num_warps=1)
+DOT = DotConfig(rows=16, columns=32, split_k=1, num_warps=4, num_stages=2)
+DOT_SPLIT = DotConfig(rows=32, columns=16, split_k=5, num_warps=4, num_stages=2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
@@ -51,5 +51,5 @@ def test_launcher_names_what_is_wrong(device) -> None:
         skinny_linear(torch.randn(17, 32, device=device), weight)
     with pytest.raises(ValueError, match="they must agree"):
         skinny_linear(torch.randn(1, 32, device=device).half(), weight)
-    with pytest.raises(ValueError, match="multiplies one row, x has 2"):
+    with pytest.raises(ValueError, match="takes one row, x has 2"):
         skinny_linear(torch.randn(2, 32, device=device), weight, config=FMA)

@@ -104,7 +104,7 @@ def test_the_seed_and_the_position_decide_and_the_row_does_not() -> None:
 
 
 def test_noise_is_gumbel_distributed() -> None:
-    """Kolmogorov-Smirnov against exp(-exp(-x)), and no correlation of one position with the next."""
+    """Kolmogorov-Smirnov against exp(-exp(-x)), and no correlation between positions."""
     noise = gumbel(torch.tensor([1, 1]), torch.tensor([20, 21]), 100_000)
     ordered = noise[0].double().sort().values
     rank = torch.arange(1, 100_001) / 100_000
