@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from enginebench.types import MetricInfo
 from enginebench_reports.measured import Bools, Floats, Ints, Measured
-from enginebench_reports.percentiles import PERCENTS, percentiles, weighted_percentiles
+from enginebench_reports.percentiles import PERCENTS, percentiles
 from enginebench_reports.sample_size import independent_samples, mean_streams
 
 __all__ = ["COLUMNS", "latency"]
@@ -53,33 +52,40 @@ COLUMNS: Sequence[MetricInfo] = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gaps:
-    """Times between neighbouring chunks of one request: `tokens[i]` arrived after `seconds[i]`."""
+    """Times between neighbouring chunks of one request: `tokens[i]` arrived after `seconds[i]`.
+
+    Gaps of a request stand together; `sizes` says how many each request has that has any.
+    """
 
     seconds: Floats
     tokens: Ints
-    owners: npt.NDArray[np.int32]
+    sizes: Ints
 
     @classmethod
     def between(cls, measured: Measured, chosen: Bools) -> Self:
         """Between the chosen chunks; the others are as if they had not come."""
-        owners = measured.chunk_owners()[chosen]
-        same = owners[1:] == owners[:-1]
-        seconds = np.diff(measured.chunk_ns[chosen])[same] * NS
-        return cls(seconds, measured.chunk_tokens[chosen][1:][same], owners[1:][same])
+        everything = bool(chosen.all())
+        counts = measured.chunk_counts if everything else measured.sums(chosen.astype(np.int64))
+        counts = counts[counts > 0]
+        times = measured.chunk_ns if everything else measured.chunk_ns[chosen]
+        tokens = measured.chunk_tokens if everything else measured.chunk_tokens[chosen]
+        to_the_next_request = np.cumsum(counts)[:-1] - 1
+        seconds = np.delete(np.diff(times), to_the_next_request) * NS
+        return cls(seconds, np.delete(tokens[1:], to_the_next_request), counts[counts > 1] - 1)
 
 
 def latency(measured: Measured) -> Mapping[str, float | None]:
     """All of COLUMNS."""
     streams = mean_streams(measured)
-    tokens = Gaps.between(measured, measured.chunk_tokens > 0)
-    per_token = tokens.seconds / tokens.tokens
-    itl_samples = independent_samples(per_token, tokens.owners, streams)
     chunks = Gaps.between(measured, np.ones(len(measured.chunk_ns), bool))
-    once = np.ones(len(chunks.seconds), np.int64)
-    chunk_samples = independent_samples(chunks.seconds, chunks.owners, streams)
+    bearing = measured.chunk_tokens > 0
+    tokens = chunks if bearing.all() else Gaps.between(measured, bearing)
+    per_token = tokens.seconds / tokens.tokens
+    itl_samples = independent_samples(per_token, tokens.sizes, streams)
+    chunk_samples = independent_samples(chunks.seconds, chunks.sizes, streams)
     found = {name: percentiles(values) for name, values in _per_request(measured)}
-    found["itl_s"] = weighted_percentiles(per_token, tokens.tokens, samples=itl_samples)
-    found["chunk_gap_s"] = weighted_percentiles(chunks.seconds, once, samples=chunk_samples)
+    found["itl_s"] = percentiles(np.repeat(per_token, tokens.tokens), samples=itl_samples)
+    found["chunk_gap_s"] = percentiles(chunks.seconds, samples=chunk_samples)
     figures: dict[str, float | None] = {
         f"{name}_p{percent}": value
         for name in MEANINGS

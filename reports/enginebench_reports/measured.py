@@ -79,9 +79,9 @@ class Measured:
         """Which requests delivered any text."""
         return self.chunk_counts > 0
 
-    def chunk_owners(self) -> npt.NDArray[np.int32]:
-        """Which request each chunk belongs to."""
-        return np.repeat(np.arange(len(self), dtype=np.int32), self.chunk_counts)
+    def sums(self, of_chunks: Ints) -> Ints:
+        """The sum of a figure of chunks over each request."""
+        return _sums(of_chunks, self.chunk_counts)
 
 
 def _first(values: Ints, counts: Ints, *, default: Ints) -> Ints:
@@ -93,10 +93,15 @@ def _first(values: Ints, counts: Ints, *, default: Ints) -> Ints:
     return first
 
 
-def _answer_lengths(usage: pa.ChunkedArray, chunk_tokens: Ints, counts: Ints) -> Ints:
+def _sums(values: Ints, counts: Ints) -> Ints:
     ends = np.cumsum(counts)
-    running = np.concatenate([np.zeros(1, np.int64), np.cumsum(chunk_tokens)])
-    streamed = running[ends] - running[ends - counts]
+    running = np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
+    sums: Ints = running[ends] - running[ends - counts]
+    return sums
+
+
+def _answer_lengths(usage: pa.ChunkedArray, chunk_tokens: Ints, counts: Ints) -> Ints:
+    streamed = _sums(chunk_tokens, counts)
     counted = _floats(usage)
     return np.where(np.isnan(counted), streamed, np.nan_to_num(counted)).astype(np.int64)
 

@@ -16,7 +16,7 @@ from functools import cache
 
 import numpy as np
 
-from enginebench_reports.measured import Floats, Ints
+from enginebench_reports.measured import Floats
 
 __all__ = [
     "PERCENTS",
@@ -25,7 +25,6 @@ __all__ = [
     "is_supported",
     "percentiles",
     "printed_from",
-    "weighted_percentiles",
 ]
 
 PERCENTS = (50, 90, 99)
@@ -54,25 +53,18 @@ def is_bounded(percent: int, samples: float) -> bool:
     return samples >= bounded_from(percent)
 
 
-def percentiles(values: Floats, percents: Sequence[int] = PERCENTS) -> list[float | None]:
-    """Linear interpolation between order statistics; None where the sample is too small."""
-    return _where_supported(values, percents, samples=len(values))
-
-
-def weighted_percentiles(
-    values: Floats, weights: Ints, *, samples: float, percents: Sequence[int] = PERCENTS
+def percentiles(
+    values: Floats, percents: Sequence[int] = PERCENTS, *, samples: float | None = None
 ) -> list[float | None]:
-    """As if `values[i]` were there `weights[i]` times; support is judged by `samples` instead."""
-    return _where_supported(np.repeat(values, weights), percents, samples=samples)
+    """Linear interpolation between order statistics; None where the sample is too small.
 
-
-def _where_supported(
-    values: Floats, percents: Sequence[int], *, samples: float
-) -> list[float | None]:
+    `samples` is how many independent samples the values are worth, if not one each.
+    """
+    worth = len(values) if samples is None else samples
     if len(values) == 0:
         return [None] * len(percents)
     found = np.percentile(values, percents)
     return [
-        float(value) if is_supported(percent, samples) else None
+        float(value) if is_supported(percent, worth) else None
         for percent, value in zip(percents, found, strict=True)
     ]

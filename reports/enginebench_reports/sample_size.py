@@ -11,37 +11,33 @@ Two things tie gaps together, and the stronger one decides:
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from enginebench_reports.measured import Floats, Measured
+from enginebench_reports.measured import Floats, Ints, Measured
 
 __all__ = ["independent_samples", "intraclass_correlation", "mean_streams"]
 
 NO_SPREAD = 1e-9
 """Relative: gaps closer together than this differ by rounding only."""
 
-Owners = npt.NDArray[np.int32]
 
-
-def independent_samples(gaps: Floats, owners: Owners, streams: float) -> float:
-    """What `gaps` are worth; `owners[i]` is the request of gap i, in rising order."""
+def independent_samples(gaps: Floats, sizes: Ints, streams: float) -> float:
+    """What `gaps` are worth; those of a request stand together, `sizes[i]` of request i."""
     if len(gaps) == 0:
         return 0.0
-    sizes = _sizes(owners)
-    correlation = intraclass_correlation(gaps, owners)
-    design_effect = 1 + (_typical_size(sizes) - 1) * correlation
+    design_effect = 1 + (_typical_size(sizes) - 1) * intraclass_correlation(gaps, sizes)
     return len(gaps) / max(streams, design_effect)
 
 
-def intraclass_correlation(gaps: Floats, owners: Owners) -> float:
+def intraclass_correlation(gaps: Floats, sizes: Ints) -> float:
     """The share of the variance that lies between requests; 0 where that cannot be told."""
-    sizes = _sizes(owners)
-    if len(sizes) < 2 or len(gaps) == len(sizes) or np.ptp(gaps) <= NO_SPREAD * gaps.mean():
+    mean = float(gaps.mean())
+    if len(sizes) < 2 or len(gaps) == len(sizes) or np.ptp(gaps) <= NO_SPREAD * mean:
         return 0.0
-    starts = np.cumsum(sizes) - sizes
-    means = np.add.reduceat(gaps, starts) / sizes
-    between = (sizes * (means - gaps.mean()) ** 2).sum() / (len(sizes) - 1)
-    within = ((gaps - np.repeat(means, sizes)) ** 2).sum() / (len(gaps) - len(sizes))
+    means = np.add.reduceat(gaps, np.cumsum(sizes) - sizes) / sizes
+    squares_between = float((sizes * (means - mean) ** 2).sum())
+    squares_in_all = float(np.square(gaps - mean).sum())
+    between = squares_between / (len(sizes) - 1)
+    within = (squares_in_all - squares_between) / (len(gaps) - len(sizes))
     total = between + (_typical_size(sizes) - 1) * within
     return float(np.clip((between - within) / total, 0, 1)) if total > 0 else 0.0
 
@@ -54,13 +50,7 @@ def mean_streams(measured: Measured) -> float:
     return max(1.0, float((end - first).sum() / (end.max() - first.min())))
 
 
-def _sizes(owners: Owners) -> npt.NDArray[np.int64]:
-    """How many gaps each request has that has any."""
-    counts = np.bincount(owners)
-    return counts[counts > 0]
-
-
-def _typical_size(sizes: npt.NDArray[np.int64]) -> float:
+def _typical_size(sizes: Ints) -> float:
     """The group size that unequal groups are worth in a one-way analysis of variance."""
     if len(sizes) < 2:
         return float(sizes.sum())

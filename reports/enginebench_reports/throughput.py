@@ -102,20 +102,14 @@ def throughput(measured: Measured, window: Window | None) -> Mapping[str, float 
 def tokens_in(measured: Measured, window: Window) -> float:
     """Tokens that arrived inside.
 
-    Where a server counts only whole answers, the count is spread evenly over the answer's chunks'
-    own counts, so that a whole answer adds up to what the server said.
+    Where a server counts only whole answers, that count is spread over the answer's chunks in
+    proportion to what they seemed to hold, so that all of them add up to what the server said.
     """
-    inside = window.holds(measured.chunk_ns)
     if len(measured.chunk_ns) == 0:
         return 0.0
-    streamed = np.bincount(
-        measured.chunk_owners(), weights=measured.chunk_tokens, minlength=len(measured)
-    )
-    arrived = np.bincount(
-        measured.chunk_owners()[inside],
-        weights=measured.chunk_tokens[inside],
-        minlength=len(measured),
-    )
+    inside = window.holds(measured.chunk_ns)
+    streamed = measured.sums(measured.chunk_tokens)
+    arrived = measured.sums(measured.chunk_tokens * inside)
     scale: Floats = np.divide(
         measured.tokens, streamed, out=np.zeros(len(measured)), where=streamed > 0
     )

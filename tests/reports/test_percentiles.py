@@ -8,17 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enginebench_reports.percentiles import (
-    bounded_from,
-    percentiles,
-    printed_from,
-    weighted_percentiles,
-)
-
-Pairs = list[tuple[float, int]]
-pairs = st.lists(
-    st.tuples(st.floats(0, 1e3, allow_subnormal=False), st.integers(1, 5)), min_size=1, max_size=60
-)
+from enginebench_reports.percentiles import bounded_from, percentiles, printed_from
 
 
 def by_hand(values: Sequence[float], percent: int) -> float:
@@ -56,19 +46,8 @@ def test_percentiles_interpolate_linearly(values: list[float]) -> None:
     assert found == pytest.approx([by_hand(values, percent) for percent in (50, 90, 99)])
 
 
-@given(pairs)
-def test_a_weight_is_so_many_samples(found: Pairs) -> None:
-    values = np.array([value for value, _ in found])
-    weights = np.array([weight for _, weight in found], np.int64)
-    written_out = [value for value, weight in found for _ in range(weight)]
-    assert weighted_percentiles(values, weights, samples=1000) == pytest.approx(
-        [by_hand(written_out, percent) for percent in (50, 90, 99)]
-    )
-
-
-def test_support_of_weighted_percentiles_is_given_not_counted() -> None:
-    values, weights = np.ones(5000), np.ones(5000, np.int64)
-    assert weighted_percentiles(values, weights, samples=40) == [1, 1, None]
+def test_support_is_judged_by_what_the_values_are_worth() -> None:
+    assert percentiles(np.ones(5000), samples=40) == [1, 1, None]
 
 
 def test_no_samples_no_percentiles() -> None:
