@@ -8,6 +8,7 @@ Each block layout is a numpy record; a decoder gets n blocks of it and returns (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,7 @@ def dequantize(data: Bytes, type: GGMLType, shape: tuple[int, ...]) -> Floats:
         raise ModelError(f"tensors of type {type.name} cannot be decoded (known: {known})")
     layout, decode = _DECODERS[type]
     flat = np.ascontiguousarray(data).reshape(-1)
-    if flat.size * type.block_size != int(np.prod(shape)) * type.block_bytes:
+    if flat.size * type.block_size != math.prod(shape) * type.block_bytes:
         raise ValueError(f"{flat.size} bytes of {type.name} do not make a tensor of {shape}")
     blocks = flat.view(layout)
     values = np.empty((blocks.size, type.block_size), np.float32)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from enginebench.errors import ModelError
+from enginebench_models.safetensors_file import weight_files
 
 __all__ = ["hub_folder", "looks_like_hub_id"]
 
@@ -19,14 +20,16 @@ def looks_like_hub_id(name: str) -> bool:
 
 
 def hub_folder(hub_id: str) -> Path:
-    """The local snapshot; the network is asked only if there is none."""
+    """The local snapshot; the network is asked only if there is none, or a part of it."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=_FILES, local_files_only=True))
+        folder = Path(snapshot_download(hub_id, allow_patterns=_FILES, local_files_only=True))
+        if _is_whole(folder):
+            return folder
     except (LocalEntryNotFoundError, HFValidationError):
-        pass  # not there yet
+        pass  # nothing there yet
     try:
         return Path(snapshot_download(hub_id, allow_patterns=_FILES))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
@@ -34,3 +37,9 @@ def hub_folder(hub_id: str) -> Path:
         raise ModelError(
             f"model {hub_id!r} is no local path and could not be fetched from the hub: {reason}"
         ) from error
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether everything that a model needs was downloaded; an interrupted one leaves gaps."""
+    parts = ("config.json", "tokenizer.json", *weight_files(folder))
+    return all((folder / part).is_file() for part in parts)

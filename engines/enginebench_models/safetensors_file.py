@@ -18,7 +18,7 @@ from enginebench_models.json_file import decode_json, read_json
 from enginebench_models.mapped_file import MappedFile
 from enginebench_models.weights import Tensor
 
-__all__ = ["read_safetensors", "read_safetensors_folder"]
+__all__ = ["read_safetensors", "read_safetensors_folder", "weight_files"]
 
 _TYPES = {"F32": GGMLType.F32, "F16": GGMLType.F16, "BF16": GGMLType.BF16}
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -34,6 +34,14 @@ class _Index(msgspec.Struct):
     weight_map: dict[str, str]
 
 
+def weight_files(folder: Path) -> list[str]:
+    """The files that hold the weights of a model folder, whether they are there or not."""
+    index = folder / _INDEX
+    if (folder / _SINGLE).is_file() or not index.is_file():
+        return [_SINGLE]
+    return sorted(set(read_json(index, _Index).weight_map.values()))
+
+
 def read_safetensors_folder(folder: Path) -> list[Tensor]:
     """All tensors of a model folder, in one file or in the shards that its index names."""
     if (folder / _SINGLE).is_file():
@@ -43,7 +51,7 @@ def read_safetensors_folder(folder: Path) -> list[Tensor]:
         raise ModelError(f"{folder}: has neither {_SINGLE} nor {_INDEX}")
     weight_map = read_json(index, _Index).weight_map
     tensors = []
-    for shard in sorted(set(weight_map.values())):
+    for shard in weight_files(folder):
         tensors += _read_shard(folder, shard)
     found = {tensor.name for tensor in tensors}
     for name, shard in weight_map.items():

@@ -86,6 +86,16 @@ def test_a_snapshot_that_is_here_is_used_without_asking_the_network(monkeypatch,
     assert calls == [True]
 
 
+def test_a_snapshot_with_gaps_is_completed(monkeypatch, tiny_hf, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+
+    def snapshot_download(hub_id, *, allow_patterns, local_files_only=False):
+        return str(tmp_path if local_files_only else tiny_hf())
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert open_model("someone/tiny").info.path == str(tiny_hf())
+
+
 def test_without_a_network_the_error_names_the_model(monkeypatch):
     def snapshot_download(hub_id, *, allow_patterns, local_files_only=False):
         if local_files_only:
