@@ -141,9 +141,7 @@ class ProgramWriter:
             self._quantize(b.attended, tile),
             self._matmuls(b.attended, [(matrix("attn_output"), b.x)], tile, accumulate=True),
             self._norm(f"{name}ffn_norm.weight", tile),
-            self._matmuls(
-                b.normed, [(matrix("ffn_gate"), b.gate), (matrix("ffn_up"), b.up)], tile
-            ),
+            self._matmuls(b.normed, [(matrix("ffn_gate"), b.gate), (matrix("ffn_up"), b.up)], tile),
             self._silu_mul(tile),
             self._matmuls(b.gate, [(matrix("ffn_down"), b.x)], tile, accumulate=True),
         ]

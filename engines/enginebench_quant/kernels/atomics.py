@@ -69,9 +69,7 @@ def pause(typingctx):
     def codegen(context, builder, sig, args):
         if IS_X86:
             kind = ir.FunctionType(ir.VoidType(), [])
-            function = cgutils.get_or_insert_function(
-                builder.module, kind, "llvm.x86.sse2.pause"
-            )
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause")
             builder.call(function, [])
         return context.get_dummy_value()
 

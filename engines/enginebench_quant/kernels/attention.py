@@ -252,5 +252,3 @@ def build_attend(level: str, rows: int, decode: bool):
                     poke_f32(target, i, peek_f32(outputs + row * output_bytes, i))
 
     return attend
-
-

@@ -1,9 +1,9 @@
 """A program of kernels, run by several threads that share its tasks: one compiled call per thread.
 
-A program is a list of phases, a phase a list of tasks (kernel, arguments, begin, end) in any order.
-Threads claim tasks one by one and a phase is over when its tasks are done, not when every thread has
-arrived: a thread that lost its core holds up nobody unless it was in the middle of a task. Waiting
-spins for a bounded time, then yields the core.
+A program is a list of phases, a phase a list of tasks (kernel, arguments, begin, end) in any
+order. Threads claim tasks one by one, and a phase is over when its tasks are done, not when every
+thread has arrived: a thread that lost its core holds up nobody unless it was in the middle of a
+task. Waiting spins for a bounded time, then yields the core.
 
 Every phase has two words, each on a cache line of its own: tickets given out and tasks done, both
 with the number of the launch in their upper half. A thread that wakes up in an old launch finds
@@ -38,7 +38,7 @@ TASK_WORDS = 4
 
 
 def build_run():
-    """Compile the interpreter: work through all phases of a launch (its number shifted left by 32)."""
+    """Compile the interpreter: it works through all phases of a launch (a number times 2**32)."""
 
     @njit(types.void(*[types.int64] * 6), nogil=True, cache=True, error_model="numpy")
     def run(bounds, tasks, words, phases, launch, thread):

@@ -1,7 +1,7 @@
 """Row-wise kernels between the matrix products: norm, activation, quantization.
 
 Rows of floats are padded to whole blocks of 32 with zeros, so that no loop here has a tail.
-Quantized activations of a tile of `tile` tokens are stored step by step: (blocks, tile, BLOCK_BYTES).
+Quantized activations of a tile of `tile` tokens lie step by step: (blocks, tile, BLOCK_BYTES).
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ def scale_row(typingctx, level, x, weight, factor, out, count):
             v.store(weighted, builder.add(out, at))
         return context.get_dummy_value()
 
-    signature = types.void(
-        level, types.int64, types.int64, types.float32, types.int64, types.int64
-    )
+    signature = types.void(level, types.int64, types.int64, types.float32, types.int64, types.int64)
     return signature, codegen
 
 
@@ -100,9 +98,7 @@ def quantize_block(typingctx, level, x, out):
         inverse = v.broadcast(builder.select(is_zero, ir.Constant(F32, 0.0), inverse))
         total = ir.Constant(v.i32, [0] * v.lanes)
         for index, part in enumerate(parts):
-            rounded = v.call(
-                f"llvm.nearbyint.v{v.lanes}f32", v.f32, builder.fmul(part, inverse)
-            )
+            rounded = v.call(f"llvm.nearbyint.v{v.lanes}f32", v.f32, builder.fmul(part, inverse))
             codes = builder.fptosi(rounded, v.i32)
             total = builder.add(total, codes)
             v.store(builder.trunc(codes, vector(I8, v.lanes)), v.at(out, index * v.lanes))

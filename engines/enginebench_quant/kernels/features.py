@@ -30,7 +30,9 @@ class CpuLevel:
 LEVELS = {
     level.name: level
     for level in (
-        CpuLevel("avx512_vnni", 16, frozenset({"avx512f", "avx512bw", "avx512vnni", "f16c", "fma"})),
+        CpuLevel(
+            "avx512_vnni", 16, frozenset({"avx512f", "avx512bw", "avx512vnni", "f16c", "fma"})
+        ),
         CpuLevel("avx2", 8, frozenset({"avx2", "fma", "f16c"})),
         CpuLevel("plain", 8, frozenset()),
     )

@@ -18,7 +18,7 @@ from llvmlite import ir
 
 from enginebench_quant.kernels.simd import I8, I32, Simd
 
-__all__ = ["BLOCK", "BLOCK_BYTES", "FORMATS", "NEG_SUM_AT", "SCALE_AT", "SCALED_SUM_AT", "Format"]
+__all__ = ["BLOCK", "BLOCK_BYTES", "FORMATS", "NEG_SUM_AT", "SCALED_SUM_AT", "SCALE_AT", "Format"]
 
 BLOCK = 32
 BLOCK_BYTES = 48
@@ -103,7 +103,9 @@ class BlockFormat:
         if self.has_min:
             scales.append(v.load_f16(v.at(address, half_bytes)))
         codes = v.at(address, half_bytes * len(scales))
-        return scales + (self._load_bytes(v, codes) if self.bits == 8 else self._load_bits(v, codes))
+        return scales + (
+            self._load_bytes(v, codes) if self.bits == 8 else self._load_bits(v, codes)
+        )
 
     def _load_bytes(self, v: Simd, address: ir.Value) -> list[ir.Value]:
         codes = [v.load(v.at(address, i * v.bytes), v.u8) for i in range(8)]
@@ -176,16 +178,14 @@ class BlockFormat:
         return v.b.select(is_negative, v.b.neg(value), value)
 
 
-FORMATS: dict[str, Format] = {
-    kind.name: kind
-    for kind in (
-        FloatFormat("F32", 4),
-        FloatFormat("F16", 2),
-        FloatFormat("BF16", 2),
-        BlockFormat("Q4_0", bits=4, offset=8),
-        BlockFormat("Q4_1", bits=4, offset=0, has_min=True),
-        BlockFormat("Q5_0", bits=5, offset=16),
-        BlockFormat("Q5_1", bits=5, offset=0, has_min=True),
-        BlockFormat("Q8_0", bits=8, offset=0),
-    )
-}
+_ALL: tuple[Format, ...] = (
+    FloatFormat("F32", 4),
+    FloatFormat("F16", 2),
+    FloatFormat("BF16", 2),
+    BlockFormat("Q4_0", bits=4, offset=8),
+    BlockFormat("Q4_1", bits=4, offset=0, has_min=True),
+    BlockFormat("Q5_0", bits=5, offset=16),
+    BlockFormat("Q5_1", bits=5, offset=0, has_min=True),
+    BlockFormat("Q8_0", bits=8, offset=0),
+)
+FORMATS = {form.name: form for form in _ALL}

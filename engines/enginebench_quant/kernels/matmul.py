@@ -50,9 +50,7 @@ def matmul_tile(
             step = form.load(v, builder.add(weights, builder.mul(loop.index, step_bytes)))
             for token in range(count):
                 if form.activations == "int8":
-                    base = builder.add(
-                        acts, builder.mul(loop.index, v.const(count * BLOCK_BYTES))
-                    )
+                    base = builder.add(acts, builder.mul(loop.index, v.const(count * BLOCK_BYTES)))
                     source = v.at(base, token * BLOCK_BYTES)
                 else:
                     row = builder.add(acts, builder.mul(acts_stride, v.const(token)))

@@ -6,7 +6,7 @@ tests hold the kernels to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,9 @@ def silu_mul(gate: Floats, up: Floats) -> Floats:
     return gate / (1 + np.exp(-gate)) * up
 
 
-def _angles(positions: NDArray[np.int64], frequencies: NDArray[np.float64]) -> tuple[Floats, Floats]:
+def _angles(
+    positions: NDArray[np.int64], frequencies: NDArray[np.float64]
+) -> tuple[Floats, Floats]:
     angles = positions[:, None, None] * frequencies  # (tokens, 1, head_dim / 2)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
@@ -101,9 +103,16 @@ class Shape:
 
 
 def forward(
-    shape: Shape, weights: Mapping[str, Floats], tokens: NDArray[np.int64]
+    shape: Shape,
+    weights: Mapping[str, Floats],
+    tokens: NDArray[np.int64],
+    activations: Callable[[Floats], Floats] = lambda x: x,
 ) -> Floats:
-    """Logits (tokens, vocabulary) of a llama-family model, canonical names -> float32 weights."""
+    """Logits (tokens, vocabulary) of a llama-family model, canonical names -> float32 weights.
+
+    `activations` is applied to what goes into each matrix product: `quantize_activations` gives
+    the arithmetic of the int8 kernels.
+    """
     x = weights["token_embd.weight"][tokens]
     for layer in range(shape.n_layers):
         own = {
@@ -111,11 +120,13 @@ def forward(
             for name, value in weights.items()
             if name.startswith(f"blk.{layer}.")
         }
-        x = x + _attention_block(shape, own, rms_norm(x, own["attn_norm.weight"], shape.eps))
-        normed = rms_norm(x, own["ffn_norm.weight"], shape.eps)
+        normed = activations(rms_norm(x, own["attn_norm.weight"], shape.eps))
+        mixed = activations(_attention_block(shape, own, normed))
+        x = x + mixed @ own["attn_output.weight"].T
+        normed = activations(rms_norm(x, own["ffn_norm.weight"], shape.eps))
         inner = silu_mul(normed @ own["ffn_gate.weight"].T, normed @ own["ffn_up.weight"].T)
-        x = x + inner @ own["ffn_down.weight"].T
-    x = rms_norm(x, weights["output_norm.weight"], shape.eps)
+        x = x + activations(inner) @ own["ffn_down.weight"].T
+    x = activations(rms_norm(x, weights["output_norm.weight"], shape.eps))
     head = weights["output.weight"] if "output.weight" in weights else weights["token_embd.weight"]
     return x @ head.T
 
@@ -132,5 +143,5 @@ def _attention_block(shape: Shape, own: Mapping[str, Floats], x: Floats) -> Floa
     q = rotate(project("attn_q", shape.n_heads), positions, shape.frequencies)
     k = rotate(project("attn_k", shape.n_kv_heads), positions, shape.frequencies)
     v = project("attn_v", shape.n_kv_heads)
-    mixed = attention(q, k, v, shape.head_dim**-0.5).reshape(len(x), -1)
-    return mixed @ own["attn_output.weight"].T
+    k, v = (part.astype(np.float16).astype(np.float32) for part in (k, v))  # as the cache keeps it
+    return attention(q, k, v, shape.head_dim**-0.5).reshape(len(x), -1)

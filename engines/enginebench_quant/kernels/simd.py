@@ -91,9 +91,7 @@ class Simd:
     def _half_bits_to_f32(self, bits: ir.Value) -> ir.Value:
         """Shift into place, then let a multiplication by 2**112 move the exponent's bias."""
         wide = self.b.zext(bits, self.i32)
-        magnitude = self.b.shl(
-            self.b.and_(wide, self.splat(I32, 0x7FFF)), self.splat(I32, 13)
-        )
+        magnitude = self.b.shl(self.b.and_(wide, self.splat(I32, 0x7FFF)), self.splat(I32, 13))
         sign = self.b.shl(self.b.and_(wide, self.splat(I32, 0x8000)), self.splat(I32, 16))
         scaled = self.b.fmul(self.b.bitcast(magnitude, self.f32), self.splat(F32, 2.0**112))
         return self.b.bitcast(self.b.or_(self.b.bitcast(scaled, self.i32), sign), self.f32)
@@ -175,13 +173,9 @@ class Simd:
             return self._dot_vnni(total, unsigned, signed)
         pair_sums = self._pair_sums_avx2 if self.level.name == "avx2" else self._pair_sums_plain
         together = 1 << ((32767 // (2 * 127 * largest)).bit_length() - 1)
-        for start in range(0, len(unsigned), together):
-            sums = [
-                pair_sums(u, s)
-                for u, s in zip(
-                    unsigned[start : start + together], signed[start : start + together], strict=True
-                )
-            ]
+        pairs = list(zip(unsigned, signed, strict=True))
+        for start in range(0, len(pairs), together):
+            sums = [pair_sums(u, s) for u, s in pairs[start : start + together]]
             while len(sums) > 1:
                 sums = [self.b.add(x, y) for x, y in zip(sums[::2], sums[1::2], strict=True)]
             total = self.b.add(total, self._widen_pairs(sums[0]))

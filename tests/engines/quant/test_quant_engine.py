@@ -1,0 +1,187 @@
+"""The engine's queue, chunks, endings and cache reuse, over a runner that computes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from enginebench_openai.protocol import GenerationRequest, SamplingParams, TokenEngine, TokenOutput
+from enginebench_quant.engine import QuantEngine
+
+GREEDY = SamplingParams(temperature=0)
+VOCABULARY = 50
+
+
+class CountingRunner:
+    """Says token + 1 after each token, and checks that positions are written in order."""
+
+    def __init__(self) -> None:
+        self.cache: list[int] = []
+        self.calls: list[tuple[int, int]] = []
+        self.is_closed = False
+
+    def forward(
+        self, tokens: Sequence[int], position: int, *, want_logits: bool = True
+    ) -> NDArray[np.float32] | None:
+        assert 0 < len(tokens) <= 128 and position <= len(self.cache)
+        self.cache[position:] = tokens
+        self.calls.append((position, len(tokens)))
+        if not want_logits:
+            return None
+        logits = np.zeros(VOCABULARY, np.float32)
+        logits[(tokens[-1] + 1) % VOCABULARY] = 1
+        return logits
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def request(
+    name: str, prompt: Sequence[int], max_tokens: int = 3, stop: Sequence[int] = ()
+) -> GenerationRequest:
+    return GenerationRequest(name, tuple(prompt), max_tokens, GREEDY, frozenset(stop))
+
+
+def finish(engine: TokenEngine) -> list[TokenOutput]:
+    outputs: list[TokenOutput] = []
+    while engine.has_work():
+        outputs += engine.step()
+    return outputs
+
+
+def answers(outputs: Sequence[TokenOutput]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for output in outputs:
+        found.setdefault(output.request_id, []).extend(output.token_ids)
+    return found
+
+
+def make_engine(**options: bool) -> tuple[QuantEngine, CountingRunner]:
+    runner = CountingRunner()
+    return QuantEngine(runner, context=400, **options), runner
+
+
+def test_requests_are_served_first_in_first_out() -> None:
+    engine, _ = make_engine()
+    engine.add(request("a", [1, 2]))
+    engine.add(request("b", [10]))
+    outputs = finish(engine)
+    assert answers(outputs) == {"a": [3, 4, 5], "b": [11, 12, 13]}
+    assert [o.request_id for o in outputs] == ["a"] * 3 + ["b"] * 3
+    assert [o.finish_reason for o in outputs] == [None, None, "length"] * 2
+
+
+def test_a_stop_token_ends_and_is_not_part_of_the_output() -> None:
+    engine, _ = make_engine()
+    engine.add(request("a", [1], max_tokens=10, stop=[4]))
+    outputs = finish(engine)
+    assert answers(outputs) == {"a": [2, 3]}
+    assert outputs[-1].finish_reason == "stop" and outputs[-1].token_ids == ()
+
+
+def test_long_prompts_go_in_chunks_and_only_the_last_yields() -> None:
+    engine, runner = make_engine()
+    engine.add(request("a", [7] * 300, max_tokens=1))
+    assert [len(engine.step()) for _ in range(3)] == [0, 0, 1]
+    assert runner.calls == [(0, 128), (128, 128), (256, 44)]
+    assert not engine.has_work()
+
+
+def test_a_shared_prefix_is_not_computed_again() -> None:
+    engine, runner = make_engine()
+    engine.add(request("a", [1, 2, 3, 4]))
+    finish(engine)
+    runner.calls.clear()
+    engine.add(request("b", [1, 2, 3, 4, 5, 6, 9]))  # the answer to "a" was 5 6 7
+    outputs = finish(engine)
+    assert runner.calls[0] == (6, 1)
+    assert {o.cached_prompt_tokens for o in outputs} == {6}
+    stats = engine.stats()
+    assert stats.prefix_cache_queried_tokens_total == 11
+    assert stats.prefix_cache_hit_tokens_total == 6
+    assert stats.prompt_tokens_total == 11 and stats.generated_tokens_total == 6
+
+
+def test_an_identical_prompt_computes_its_last_token() -> None:
+    engine, runner = make_engine()
+    for name in "ab":
+        engine.add(request(name, [1, 2, 3]))
+    outputs = finish(engine)
+    assert answers(outputs)["a"] == answers(outputs)["b"]
+    assert (2, 1) in runner.calls
+    assert outputs[-1].cached_prompt_tokens == 2
+
+
+def test_without_the_prompt_cache_all_is_computed() -> None:
+    engine, runner = make_engine(prompt_cache=False)
+    for name in "ab":
+        engine.add(request(name, [1, 2, 3]))
+    outputs = finish(engine)
+    assert runner.calls.count((0, 3)) == 2
+    assert {o.cached_prompt_tokens for o in outputs} == {0}
+    assert engine.stats().prefix_cache_queried_tokens_total is None
+
+
+def test_abort_while_waiting_and_while_running() -> None:
+    engine, _ = make_engine()
+    for name in "abc":
+        engine.add(request(name, [1, 2], max_tokens=5))
+    engine.step()
+    engine.abort("b")
+    engine.abort("a")
+    engine.abort("nobody")
+    assert engine.stats().waiting_requests == 1 and engine.stats().running_requests == 0
+    assert answers(finish(engine)) == {"c": [3, 4, 5, 6, 7]}
+
+
+def test_what_never_fits_is_refused() -> None:
+    engine, _ = make_engine()
+    with pytest.raises(ValueError, match="399 tokens and 2 more do not fit a context of 400"):
+        engine.add(request("a", [1] * 399, max_tokens=2))
+    with pytest.raises(ValueError, match="a prompt of 0 tokens"):
+        engine.add(request("a", []))
+    assert not engine.has_work()
+
+
+def test_close_reaches_the_runner() -> None:
+    engine, runner = make_engine()
+    engine.close()
+    assert runner.is_closed
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, 3), min_size=1, max_size=200), st.integers(1, 5)),
+        max_size=6,
+    ),
+    st.data(),
+)
+def test_reuse_and_aborts_change_no_answer(
+    requests: list[tuple[list[int], int]], data: st.DataObject
+) -> None:
+    """The runner's cache always holds exactly the running request's tokens; answers are its own."""
+    engine, runner = make_engine()
+    found: dict[str, list[int]] = {}
+    aborted: set[str] = set()
+    for index, (prompt, max_tokens) in enumerate(requests):
+        engine.add(request(str(index), prompt, max_tokens))
+    while engine.has_work():
+        for output in engine.step():
+            assert output.request_id not in aborted
+            found.setdefault(output.request_id, []).extend(output.token_ids)
+            index = int(output.request_id)
+            said = requests[index][0] + found[output.request_id]
+            assert runner.cache[: len(said) - 1] == said[:-1]
+        if requests and data.draw(st.booleans()):
+            name = str(data.draw(st.integers(0, len(requests) - 1)))
+            engine.abort(name)
+            aborted.add(name)
+    for index, (prompt, max_tokens) in enumerate(requests):
+        if str(index) not in aborted:
+            expected = [(prompt[-1] + 1 + i) % VOCABULARY for i in range(max_tokens)]
+            assert found[str(index)] == expected
