@@ -92,12 +92,12 @@ def _attention() -> Iterator[Build]:
         for split in (False, True):
             types = caches | lists | {"partial": "*fp32" if split else "*bf16"}
             types["partial_lse"] = types["partial"]
-            tile = attention_decode.fitting_tile(decode.tile, d_pad, 2)
+            tile = attention_decode.fitting_tile(decode, 16, 2 * d_pad, CHIP.shared_bytes)
             constants = common | {"GROUP_PAD": 16, "TILE": tile, "SPLIT": split}
             options = {"num_warps": decode.num_warps, "num_stages": decode.num_stages}
             name = f"decode {label}{' split' if split else ''}"
             yield Build(name, attention_decode._decode_kernel, types, constants, options)
-        tile = attention_decode.fitting_tile(prefill.tile, d_pad, 2)
+        tile = attention_decode.fitting_tile(prefill, prefill.rows, 2 * d_pad, CHIP.shared_bytes)
         constants = common | {"ROWS": prefill.rows, "TILE": tile}
         options = {"num_warps": prefill.num_warps, "num_stages": prefill.num_stages}
         yield Build(

@@ -21,12 +21,11 @@ from enginebench_paged.kernels.checks import (
     require_dense_rows,
     require_shape,
 )
-from enginebench_paged.kernels.configs import DecodeConfig, chip
+from enginebench_paged.kernels.configs import DecodeConfig, PrefillConfig, chip
 from enginebench_paged.kernels.dependent_launch import await_previous, launch_options
 
 _LOG2E = math.log2(math.e)
 _MOST_SPLITS = 128
-_TILE_BYTES = 32768  # of keys, and as much of values, a pipeline stage
 
 
 @triton.jit
@@ -41,6 +40,13 @@ def _part_of_context(context, split, n_splits, TILE: tl.constexpr, WINDOW: tl.co
     begin = (first_tile + split * tiles_each) * TILE
     end = tl.minimum(begin + tiles_each * TILE, context)
     return begin, end, tl.cdiv(n_tiles, tiles_each), first
+
+
+@triton.jit
+def blocks_of_tile(table, start, end, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr):
+    """The block of each token of a tile; asked for a tile ahead, so that keys wait for no table."""
+    token = start + tl.arange(0, TILE)
+    return tl.load(table + token // BLOCK_SIZE, mask=token < end, other=0)
 
 
 @triton.jit
@@ -96,11 +102,13 @@ def _decode_kernel(
     best = tl.full((GROUP_PAD,), -1.0e30, tl.float32)
     total = tl.zeros((GROUP_PAD,), tl.float32)
     acc = tl.zeros((GROUP_PAD, D_PAD), tl.float32)
+    block = blocks_of_tile(table, begin, end, BLOCK_SIZE, TILE)
     for start in tl.range(begin, end, TILE):
         token = start + tl.arange(0, TILE)
         inside = token < end
-        block = tl.load(table + token // BLOCK_SIZE, mask=inside, other=0).to(tl.int64)
-        at = block * cache_stride_block + head_at + (token % BLOCK_SIZE) * cache_stride_slot
+        at = block.to(tl.int64) * cache_stride_block + head_at
+        at += (token % BLOCK_SIZE) * cache_stride_slot
+        block = blocks_of_tile(table, start + TILE, end, BLOCK_SIZE, TILE)
         k_mask = inside[None, :] & (d < HEAD_DIM)[:, None]
         key = tl.load(k_cache + at[None, :] + d[:, None], mask=k_mask, other=0.0)
         v_mask = inside[:, None] & (d < HEAD_DIM)[None, :]
@@ -196,7 +204,8 @@ def decode_attention(
     device = chip(q.device)
     config = device.decode if config is None else config
     d_pad = max(16, triton.next_power_of_2(head_dim))
-    tile = fitting_tile(config.tile, d_pad, q.element_size())
+    group_pad = max(16, triton.next_power_of_2(n_heads // n_kv_heads))
+    tile = fitting_tile(config, group_pad, d_pad * q.element_size(), device.shared_bytes)
     n_splits = split_count(
         batch * n_kv_heads, block_tables.shape[1] * block_size, tile, device.sm_count, config
     )
@@ -205,7 +214,6 @@ def decode_attention(
         shape = (batch, n_heads, n_splits)
         partial = torch.empty((*shape, head_dim), dtype=torch.float32, device=q.device)
         partial_lse = torch.empty(shape, dtype=torch.float32, device=q.device)
-    group = n_heads // n_kv_heads
     options = launch_options(q.device)
     _decode_kernel[(n_splits, n_kv_heads, batch)](
         q,
@@ -223,8 +231,8 @@ def decode_attention(
         *k_cache.stride()[:3],
         block_tables.stride(0),
         N_HEADS=n_heads,
-        GROUP=group,
-        GROUP_PAD=max(16, triton.next_power_of_2(group)),
+        GROUP=n_heads // n_kv_heads,
+        GROUP_PAD=group_pad,
         HEAD_DIM=head_dim,
         D_PAD=d_pad,
         BLOCK_SIZE=block_size,
@@ -271,9 +279,13 @@ def score_scale(scale: float, softcap: float | None) -> float:
     return scale * _LOG2E if softcap is None else 2.0 * scale / softcap * _LOG2E
 
 
-def fitting_tile(tile: int, d_pad: int, element_bytes: int) -> int:
-    """The configured tile, halved until a stage of long or wide heads fits shared memory."""
-    while tile > 16 and tile * d_pad * element_bytes > _TILE_BYTES:
+def fitting_tile(
+    config: DecodeConfig | PrefillConfig, query_rows: int, row_bytes: int, shared_bytes: int
+) -> int:
+    """The configured tile, halved until its stages and the queries fit shared memory."""
+    tile = config.tile
+    stages = max(1, config.num_stages)
+    while tile > 16 and (2 * stages * tile + query_rows) * row_bytes > shared_bytes:
         tile //= 2
     return tile
 

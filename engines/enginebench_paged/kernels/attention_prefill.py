@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from enginebench_paged.kernels.attention_decode import (
+    blocks_of_tile,
     check_attention,
     fitting_tile,
     score_scale,
@@ -55,14 +56,12 @@ def _walk_keys(
     """Adds the keys begin:end to the running softmax (acc, total, best) of each row."""
     d = tl.arange(0, D_PAD)
     dtype = query.dtype
+    block = blocks_of_tile(table, begin, context, BLOCK_SIZE, TILE)
     for start in tl.range(begin, end, TILE):
         token = start + tl.arange(0, TILE)
         inside = token < context
-        if MASKED:
-            block = tl.load(table + token // BLOCK_SIZE, mask=inside, other=0).to(tl.int64)
-        else:
-            block = tl.load(table + token // BLOCK_SIZE).to(tl.int64)
-        at = block * cache_stride_block + (token % BLOCK_SIZE) * cache_stride_slot
+        at = block.to(tl.int64) * cache_stride_block + (token % BLOCK_SIZE) * cache_stride_slot
+        block = blocks_of_tile(table, start + TILE, context, BLOCK_SIZE, TILE)
         k_at = k_head + at[None, :] + d[:, None]
         v_at = v_head + at[:, None] + d[None, :]
         if MASKED:
@@ -206,7 +205,8 @@ def prefill_attention(
     require_contiguous(out=out)
     if n_tokens == 0:
         return out
-    config = chip(q.device).prefill if config is None else config
+    device = chip(q.device)
+    config = device.prefill if config is None else config
     d_pad = max(16, triton.next_power_of_2(head_dim))
     rows = max(config.rows, triton.next_power_of_2(group))
     grid = (triton.cdiv(max_query_len, rows // group), n_kv_heads, batch)
@@ -230,7 +230,7 @@ def prefill_attention(
         HEAD_DIM=head_dim,
         D_PAD=d_pad,
         BLOCK_SIZE=block_size,
-        TILE=fitting_tile(config.tile, d_pad, q.element_size()),
+        TILE=fitting_tile(config, rows, d_pad * q.element_size(), device.shared_bytes),
         WINDOW=window or 0,
         SOFTCAP=softcap is not None,
         num_warps=config.num_warps,

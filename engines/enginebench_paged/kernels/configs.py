@@ -84,6 +84,7 @@ class Chip:
     """What the launchers need to know of a device."""
 
     sm_count: int
+    shared_bytes: int  # that one program may have
     dependent_launch: bool  # can a kernel start while the one before it ends
     found: str  # how the figures below were found
     decode: DecodeConfig
@@ -99,9 +100,10 @@ _SAMPLE = SampleConfig(tile=2048, num_warps=4, filter_tile=4096, filter_warps=16
 def _hopper(sm_count: int) -> Chip:
     return Chip(
         sm_count,
+        shared_bytes=227 << 10,
         dependent_launch=True,
         found="reasoned from the hardware's limits and register counts; not yet timed",
-        decode=DecodeConfig(tile=64, programs_per_sm=4, num_warps=4, num_stages=3),
+        decode=DecodeConfig(tile=64, programs_per_sm=4, num_warps=4, num_stages=2),
         prefill=PrefillConfig(rows=128, tile=64, num_warps=8, num_stages=3),
         gemv=(
             GemvRule(1, _ANY, _ANY, FmaConfig(4, 1024, 1, 4)),
@@ -115,6 +117,7 @@ def _hopper(sm_count: int) -> Chip:
 def _any_chip(sm_count: int) -> Chip:
     return Chip(
         sm_count,
+        shared_bytes=99 << 10,
         dependent_launch=False,
         found="sized to fit 99 KiB of shared memory; not timed",
         decode=DecodeConfig(tile=32, programs_per_sm=4, num_warps=4, num_stages=2),
