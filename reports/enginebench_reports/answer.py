@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "answers", "no_answer"]
 
 TIE = 1.03
+WORTH_SAYING = 1.25
 THROUGHPUT, TPOT, TTFT = "output_tokens_per_s", "tpot_s_p50", "ttft_s_p50"
 MEMORY = {"peak_gpu_memory_bytes": "GPU memory", "peak_rss_bytes": "memory"}
 
@@ -158,16 +159,19 @@ def _crossover_clause(group: Group, top: Lead) -> Iterator[str]:
 
 
 def _memory(group: Group, names: Sequence[str]) -> str:
-    """Who needs less at the highest load, when that is by a quarter at least."""
+    """Who needs least at its peak over all loads, when that is less by a quarter at least."""
     for metric, words in MEMORY.items():
-        loads = [load for load in group.loads if _lead(group, names, metric, load, "lower")]
-        lead = _lead(group, names, metric, loads[-1], "lower") if loads else None
-        if lead is not None:
-            if lead.ratio.value < 1.25 or lead.is_tie:
-                return ""
-            less, more = (quantity(v, "bytes") for v in (lead.best_value, lead.second_value))
-            apart = f"{lead.times} less {words} than `{lead.second}` ({less} against {more})"
-            return f"`{lead.best}` needs {apart}."
+        curves = {name: curve(group, name, metric) for name in names}
+        peaks = {name: max(p.high for p in points) for name, points in curves.items() if points}
+        ranked = sorted((peak, name) for name, peak in peaks.items() if peak > 0)
+        if len(ranked) < 2:
+            continue
+        (least, best), (next_least, second) = ranked[:2]
+        ratio = next_least / least
+        if ratio < WORTH_SAYING:
+            return ""
+        values = f"{quantity(least, 'bytes')} against {quantity(next_least, 'bytes')}"
+        return f"`{best}` needs {_short(ratio)}x less {words} than `{second}` ({values})."
     return ""
 
 

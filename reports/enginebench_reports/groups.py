@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
 from enginebench.results import CellResult
@@ -16,7 +17,16 @@ from enginebench.results import CellResult
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["NULL_ENGINES", "Group", "Point", "curve", "groups", "is_null", "without_null"]
+__all__ = [
+    "NULL_ENGINES",
+    "Group",
+    "Point",
+    "curve",
+    "groups",
+    "is_null",
+    "model_name",
+    "without_null",
+]
 
 NULL_ENGINES = frozenset({"echo"})
 """Engines that compute nothing: they show what the harness can do, and compete with nobody."""
@@ -55,7 +65,8 @@ class Group:
     @property
     def title(self) -> str:
         loop = "" if self.loop == "closed" else ", open loop"
-        return f"{self.model} on {self.hardware or 'a remote server'}, {self.workload}{loop}"
+        where = self.hardware or "a remote server"
+        return f"{model_name(self.model)} on {where}, {self.workload}{loop}"
 
     @property
     def loads(self) -> Sequence[float]:
@@ -68,6 +79,12 @@ class Group:
 
     def load_text(self, load: float) -> str:
         return f"{load:g} concurrent" if self.loop == "closed" else f"{load:g} requests/s"
+
+
+def model_name(model: str) -> str:
+    """A model as titles call it: of a local path, the last part."""
+    is_path = model.endswith(".gguf") or model.startswith(("/", "./", "../", "~"))
+    return PurePath(model).name if is_path else model
 
 
 def is_null(result: CellResult) -> bool:
@@ -95,8 +112,8 @@ def _group(key: Hashable, options: Sequence[str], part: pd.DataFrame) -> Group:
     assert isinstance(key, tuple)
     model, hardware, workload, *values, loop = key
     named = zip(options, values, strict=True)
-    text = ", ".join(
-        f"{name.removeprefix('workload.')} {value}" for name, value in named if value == value
+    text = " ".join(
+        f"{name.removeprefix('workload.')}={value}" for name, value in named if value == value
     )
     return Group(model, hardware, workload, text, loop, part)
 

@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from enginebench.results import ResultSet
 from enginebench_reports.answer import Answer
 from enginebench_reports.figures import draw
-from enginebench_reports.groups import Group
+from enginebench_reports.groups import Group, model_name
 from enginebench_reports.look import CSS_NAMES, DARK
 from enginebench_reports.provenance import day, facts, machine_line
 from enginebench_reports.quantities import quantity
@@ -57,6 +57,7 @@ def page(summary: Summary) -> str:
         lead=summary.answers[0] if summary.answers else None,
         sections=list(_sections(summary)),
         invalid=sum(not cell.is_valid for cell in summary.cells),
+        cautions=sum(cell.is_valid and bool(cell.flags) for cell in summary.cells),
         swatches=swatches,
         light=_variables({name: colour for colour, name in CSS_NAMES.items()}),
         dark=_variables({CSS_NAMES[colour]: other for colour, other in DARK.items()}),
@@ -87,6 +88,7 @@ def _environment() -> jinja2.Environment:
         "day": day,
         "facts": facts,
         "machine_line": machine_line,
+        "model_name": model_name,
         "quantity": quantity,
     }
     return environment

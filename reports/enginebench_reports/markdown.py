@@ -11,7 +11,7 @@ from pathlib import Path
 
 from enginebench.results import ResultSet
 from enginebench_reports.figures import Drawing, draw
-from enginebench_reports.groups import Group
+from enginebench_reports.groups import Group, model_name
 from enginebench_reports.provenance import day, machine_line
 from enginebench_reports.summary import Summary
 from enginebench_reports.tables import FOOTNOTE, Entry, Heading, Row, Table, result_table
@@ -144,7 +144,7 @@ def _doubts(summary: Summary) -> Iterator[str]:
         planned = cell.result.cell
         for flag in cell.flags:
             spec = planned.spec
-            where = f"{spec.label}, {planned.load}, {spec.model} on {spec.hardware}"
+            where = f"{spec.label}, {planned.load}, {model_name(spec.model)} on {spec.hardware}"
             yield f"- **{flag.level}** {where}: {_plain(flag.reason)}"
         if cell.result.status.log_tail:
             yield from ["", "  ```", *_indented(cell.result.status.log_tail), "  ```", ""]

@@ -112,8 +112,8 @@ HEADINGS: Sequence[Heading] = (
     Heading("", "req/s", "", "requests_per_s"),
     Heading("", "ok", "", "requests_ok"),
     Heading("", "errors", "", "requests_failed"),
-    Heading("peak memory", "resident", "MB", "peak_rss_bytes", 1e6),
-    Heading("peak memory", "GPU", "MB", "peak_gpu_memory_bytes", 1e6),
+    Heading("memory", "RSS", "MB", "peak_rss_bytes", 1e6),
+    Heading("memory", "GPU", "MB", "peak_gpu_memory_bytes", 1e6),
     Heading("", "energy", "J/token", "energy_j_per_token"),
 )
 OPTIONAL = {"peak_rss_bytes", "peak_gpu_memory_bytes", "energy_j_per_token"}

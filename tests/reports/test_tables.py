@@ -34,7 +34,7 @@ def test_figures_carry_the_unit_of_their_heading(contest: ResultSet) -> None:
     shown = entry(found, found.rows[0], "TPOT p50")
     assert shown.value == frame.loc[0, "tpot_s_p50"]
     assert shown.text == f"{frame.loc[0, 'tpot_s_p50'] * 1000:.1f}"
-    assert entry(found, found.rows[0], "peak memory resident").text == "900"
+    assert entry(found, found.rows[0], "memory RSS").text == "900"
 
 
 def test_dashes_and_estimates_explain_themselves(contest: ResultSet) -> None:
@@ -71,8 +71,8 @@ def test_invalid_cells_and_null_engines_are_never_best(tmp_path: Path) -> None:
 
 def test_columns_without_any_figure_are_left_out(contest: ResultSet) -> None:
     titles = [heading.full_title for heading in table(contest).headings]
-    assert "peak memory resident" in titles
-    assert "peak memory GPU" not in titles
+    assert "memory RSS" in titles
+    assert "memory GPU" not in titles
     assert "energy" not in titles
 
 
