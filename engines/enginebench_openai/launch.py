@@ -15,9 +15,7 @@ from pathlib import Path
 
 from enginebench.types import EngineSpec, Launch, ModelInfo, Option, OptionValue
 
-__all__ = ["API_KEY_VARIABLE", "ServeArguments", "parse_arguments", "server_launch"]
-
-API_KEY_VARIABLE = "ENGINEBENCH_API_KEY"
+__all__ = ["ServeArguments", "parse_arguments", "server_launch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +33,12 @@ class ServeArguments:
 
 
 def server_launch(module: str, spec: EngineSpec, model: ModelInfo, port: int) -> Launch:
-    """`python -m module --model ... --port ...` with a flag for each of the spec's options.
-
-    It listens on loopback and asks for no key, whatever key the environment holds for others.
-    """
+    """`python -m module --model ... --port ...` with a flag for each of the spec's options."""
     argv = [sys.executable, "-m", module, "--model", model.name, "--port", str(port)]
     argv += ["--served-model-name", spec.model]
     for name, value in sorted(spec.options.items()):
         argv += _flags(name, value)
-    return Launch(argv=tuple(argv), model_name=spec.model, env={API_KEY_VARIABLE: ""})
+    return Launch(argv=tuple(argv), model_name=spec.model)
 
 
 def _flags(name: str, value: OptionValue) -> Iterator[str]:

@@ -24,13 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from enginebench.errors import BenchError, UsageError
-from enginebench.types import Option, OptionValue
-from enginebench_openai.launch import (
-    API_KEY_VARIABLE,
-    ServeArguments,
-    parse_arguments,
-    server_launch,
-)
+from enginebench.types import API_KEY_VARIABLE, Option, OptionValue
+from enginebench_openai.launch import ServeArguments, parse_arguments, server_launch
 
 if TYPE_CHECKING:
     from enginebench_models import Model

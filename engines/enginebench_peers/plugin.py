@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from enginebench.hookspecs import hookimpl
 from enginebench.types import Engine, ModelInfo
-
 from enginebench_peers.url import UrlEngine, remote_model
 
 __all__ = ["enginebench_engines", "enginebench_resolve_model"]

@@ -12,11 +12,18 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from enginebench.errors import UsageError
-from enginebench.types import Availability, Endpoint, EngineSpec, Hardware, ModelInfo, Option
+from enginebench.types import (
+    API_KEY_VARIABLE,
+    Availability,
+    Endpoint,
+    EngineSpec,
+    Hardware,
+    ModelInfo,
+    Option,
+)
 
-__all__ = ["API_KEY_VARIABLE", "REMOTE", "UrlEngine", "remote_model"]
+__all__ = ["REMOTE", "UrlEngine", "remote_model"]
 
-API_KEY_VARIABLE = "ENGINEBENCH_API_KEY"
 REMOTE = "remote"
 """As a model name: whatever the server serves; with `:NAME` the model of that name there."""
 

@@ -23,7 +23,15 @@ from enginebench.errors import EngineError
 from enginebench.machine import pick_cores
 from enginebench.process import GuardedProcess, NotStarted, describe_exit, log_tail, start
 from enginebench.run_settings import RunSettings
-from enginebench.types import Endpoint, Engine, EngineSpec, Hardware, Launch, ModelInfo
+from enginebench.types import (
+    API_KEY_VARIABLE,
+    Endpoint,
+    Engine,
+    EngineSpec,
+    Hardware,
+    Launch,
+    ModelInfo,
+)
 
 __all__ = ["Server", "hardware_env", "start_server"]
 
@@ -143,7 +151,9 @@ def _start(
 
 
 def _environment(hardware: Hardware, own: Mapping[str, str]) -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **hardware_env(hardware), **own}
+    """The engine's environment: ours without the key that is meant for somebody else's server."""
+    ours = {name: value for name, value in os.environ.items() if name != API_KEY_VARIABLE}
+    return {**ours, "PYTHONUNBUFFERED": "1", **hardware_env(hardware), **own}
 
 
 # ---------------------------------------------------------------- health

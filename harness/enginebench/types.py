@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from enginebench.results import CellResult, ResultSet
 
 __all__ = [
+    "API_KEY_VARIABLE",
     "Availability",
     "Budget",
     "Cell",
@@ -40,6 +41,9 @@ __all__ = [
     "Workload",
     "WorkloadSpec",
 ]
+
+API_KEY_VARIABLE = "ENGINEBENCH_API_KEY"
+"""Environment variable with the key of a server: the one asked, or the one started by hand."""
 
 OptionValue = str | int | float | bool
 TokenCountSource = Literal["usage", "chunk_usage", "token_ids", "retokenized", "chunks"]
@@ -190,10 +194,10 @@ class Message:
 class Request:
     """One request of a schedule, written before anything starts.
 
-    `prompt` is text, token ids or chat messages, never mixed (the last goes to /v1/chat/completions, the others
-    to /v1/completions). `scheduled_s` counts from the start of the cell; None in a closed loop,
-    where a request is due as soon as its user is free. `body` holds further JSON fields
-    (temperature, ignore_eos ...).
+    `prompt` is text, token ids or chat messages, never mixed (the last goes to
+    /v1/chat/completions, the others to /v1/completions). `scheduled_s` counts from the start of the
+    cell; None in a closed loop, where a request is due as soon as its user is free. `body` holds
+    further JSON fields (temperature, ignore_eos ...).
     """
 
     index: int

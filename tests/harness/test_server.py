@@ -6,7 +6,6 @@ import http.server
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from stub_bench import PYTHON, QUICK
 from enginebench.errors import EngineError
 from enginebench.server import Server, hardware_env, start_server
 from enginebench.types import (
+    API_KEY_VARIABLE,
     Availability,
     Endpoint,
     EngineSpec,
@@ -195,7 +195,10 @@ def test_a_command_that_does_not_exist_is_an_engine_error(begin: Begin) -> None:
         begin(AnyEngine(lambda port: Launch(("nonesuch",), "name")))
 
 
-def test_hardware_reaches_the_engine_by_its_environment(begin: Begin) -> None:
+def test_hardware_reaches_the_engine_by_its_environment(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(API_KEY_VARIABLE, "for another server")
     assert hardware_env(Hardware(cpu_threads=3))["OMP_NUM_THREADS"] == "3"
     assert hardware_env(Hardware(cpu_threads=3))["CUDA_VISIBLE_DEVICES"] == ""
     two = hardware_env(Hardware(gpus=(0, 2)))
@@ -208,4 +211,4 @@ def test_hardware_reaches_the_engine_by_its_environment(begin: Begin) -> None:
     server = begin(AnyEngine(launch))
     env = psutil.Process(server.endpoint.pid).environ()
     assert env["MINE"] == "1" and env["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
-    assert env["PATH"] == os.environ["PATH"] and sys.executable
+    assert env["PATH"] == os.environ["PATH"] and API_KEY_VARIABLE not in env
