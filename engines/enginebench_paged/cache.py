@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import psutil
 import torch
 
@@ -13,7 +15,7 @@ from enginebench_paged.config import PagedConfig
 
 __all__ = ["KVCache", "block_bytes", "cpu_block_count", "fitting_blocks"]
 
-_FREE_MEMORY_SHARE = 4  # on a CPU the cache takes at most this part of what is free
+_FREE_MEMORY_SHARE = 8  # on a CPU the cache takes at most this part of what is free
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +29,21 @@ class KVCache:
     def allocate(cls, num_blocks: int, config: PagedConfig, model: ModelConfig) -> KVCache:
         """Zeroed; on a CPU pages come into being when they are first written."""
         shape = (num_blocks, model.n_kv_heads, config.block_size, model.head_dim)
-
-        def layers() -> tuple[torch.Tensor, ...]:
-            return tuple(
-                torch.zeros(shape, dtype=config.dtype, device=config.device)
-                for _ in range(model.n_layers)
-            )
-
-        return cls(layers(), layers())
+        layers = range(model.n_layers)
+        keys = tuple(_zeros(shape, config) for _ in layers)
+        return cls(keys, tuple(_zeros(shape, config) for _ in layers))
 
     @property
     def num_blocks(self) -> int:
         return self.keys[0].shape[0]
+
+
+def _zeros(shape: tuple[int, ...], config: PagedConfig) -> torch.Tensor:
+    if config.device.type == "cuda":
+        return torch.zeros(shape, dtype=config.dtype, device=config.device)
+    # numpy's zeros are the system's own untouched pages; torch's would be written here and now
+    untouched = np.zeros(math.prod(shape) * config.dtype.itemsize, np.uint8)
+    return torch.from_numpy(untouched).view(config.dtype).view(shape)
 
 
 def block_bytes(config: PagedConfig, model: ModelConfig) -> int:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from enginebench_models import GGMLType, Model, ModelConfig, dequantize
 from enginebench_models import Tensor as FileTensor
+from enginebench_paged.projection import Projection
 
 __all__ = ["LayerWeights", "ModelWeights", "load"]
 
@@ -31,40 +31,26 @@ _PLAIN = {
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One transformer layer; matrices are (out, in), absent parts None."""
+    """One transformer layer; absent parts are None."""
 
     input_norm: torch.Tensor
-    qkv: torch.Tensor  # (heads + 2 * kv_heads) * head_dim rows
-    qkv_bias: torch.Tensor | None
+    qkv: Projection  # (heads + 2 * kv_heads) * head_dim rows
     q_norm: torch.Tensor | None
     k_norm: torch.Tensor | None
-    output: torch.Tensor
+    output: Projection
     mlp_norm: torch.Tensor
-    gate_up: torch.Tensor  # 2 * intermediate_size rows
-    down: torch.Tensor
+    gate_up: Projection  # 2 * intermediate_size rows
+    down: Projection
 
 
 @dataclass(frozen=True, slots=True)
 class ModelWeights:
-    """All weights. A tied `head` is the embedding itself, not a copy."""
+    """All weights. A tied `head` is the embedding itself (but where a CPU packs it)."""
 
     embedding: torch.Tensor
     layers: tuple[LayerWeights, ...]
     final_norm: torch.Tensor
-    head: torch.Tensor
-
-    def size_bytes(self) -> int:
-        """What they occupy on the device."""
-        tensors = {id(tensor): tensor for tensor in self._tensors()}
-        return sum(tensor.nbytes for tensor in tensors.values())
-
-    def _tensors(self) -> Iterator[torch.Tensor]:
-        yield from (self.embedding, self.final_norm, self.head)
-        for layer in self.layers:
-            for name in LayerWeights.__slots__:
-                tensor = getattr(layer, name)
-                if tensor is not None:
-                    yield tensor
+    head: Projection
 
 
 def load(model: Model, device: torch.device, dtype: torch.dtype) -> ModelWeights:
@@ -86,7 +72,7 @@ class _Loader:
             embedding=embedding,
             layers=tuple(self._layer(f"blk.{i}.") for i in range(self.config.n_layers)),
             final_norm=self._norm("output_norm.weight"),
-            head=embedding if tied else self._matrix("output.weight"),
+            head=Projection(embedding if tied else self._matrix("output.weight")),
         )
 
     def _layer(self, prefix: str) -> LayerWeights:
@@ -94,14 +80,18 @@ class _Loader:
         qkv = [f"{prefix}attn_{part}" for part in "qkv"]
         return LayerWeights(
             input_norm=self._norm(f"{prefix}attn_norm.weight"),
-            qkv=self._qkv([f"{name}.weight" for name in qkv]),
-            qkv_bias=self._qkv([f"{name}.bias" for name in qkv]) if config.attention_bias else None,
+            qkv=Projection(
+                self._qkv([f"{name}.weight" for name in qkv]),
+                self._qkv([f"{name}.bias" for name in qkv]) if config.attention_bias else None,
+            ),
             q_norm=self._head_norm(f"{prefix}attn_q_norm.weight"),
             k_norm=self._head_norm(f"{prefix}attn_k_norm.weight"),
-            output=self._matrix(f"{prefix}attn_output.weight"),
+            output=Projection(self._matrix(f"{prefix}attn_output.weight")),
             mlp_norm=self._norm(f"{prefix}ffn_norm.weight"),
-            gate_up=self._matrix(f"{prefix}ffn_gate.weight", f"{prefix}ffn_up.weight"),
-            down=self._matrix(f"{prefix}ffn_down.weight"),
+            gate_up=Projection(
+                self._matrix(f"{prefix}ffn_gate.weight", f"{prefix}ffn_up.weight")
+            ),
+            down=Projection(self._matrix(f"{prefix}ffn_down.weight")),
         )
 
     def _norm(self, name: str) -> torch.Tensor:

@@ -61,13 +61,13 @@ class Transformer:
         for index, layer in enumerate(layers):
             hidden = self._attention(hidden, layer, index, x, groups, cache)
             hidden, residual = ops.add_rms_norm(hidden, residual, layer.mlp_norm, eps)
-            hidden = ops.linear(ops.silu_mul(ops.linear(hidden, layer.gate_up)), layer.down)
+            hidden = layer.down(ops.silu_mul(layer.gate_up(hidden)))
             last = index + 1 == len(layers)
             norm = self.weights.final_norm if last else layers[index + 1].input_norm
             if last and x.sizes.samples < x.sizes.tokens:
                 hidden, residual = hidden[x.sample_rows], residual[x.sample_rows]
             hidden, residual = ops.add_rms_norm(hidden, residual, norm, eps)
-        return ops.linear(hidden, self.weights.head)
+        return self.weights.head(hidden)
 
     def _attention(
         self,
@@ -80,7 +80,7 @@ class Transformer:
     ) -> Tensor:
         config = self.config
         keys, values = cache.keys[index], cache.values[index]
-        qkv = ops.linear(hidden, layer.qkv, layer.qkv_bias)
+        qkv = layer.qkv(hidden)
         heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)
         q, k, v = qkv.view(len(qkv), sum(heads), config.head_dim).split(heads, dim=1)
         q = ops.rope_and_cache(
@@ -96,7 +96,7 @@ class Transformer:
             for group in groups
         ]  # fmt: skip
         attended = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return ops.linear(attended.view(len(qkv), -1), layer.output)
+        return layer.output(attended.view(len(qkv), -1))
 
 
 def _groups(x: StepInputs[Tensor], tables: Tensor) -> list[_Group]:

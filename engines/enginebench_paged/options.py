@@ -21,7 +21,7 @@ OPTIONS = (
         float,
         None,
         "GB of KV cache (GPU: what gpu_memory_fraction leaves; CPU: what max_batch contexts need, at"
-        " most a quarter of the free memory)",
+        " most an eighth of the free memory)",
     ),
     Option("gpu_memory_fraction", float, 0.9, "share of the GPU's memory that the engine may fill"),
     Option(
