@@ -33,7 +33,7 @@ def step(bench: Bench, ceilings: Ceilings) -> None:
                 ("no early start", {"dependent_launch": False}),
                 ("library products", {"gemv": ()}),
             ):
-                with _chip_with(**changes):
+                with chip_with(**changes):
                     milliseconds[label] = bench.time_us([run], 1) / 1e3
                     outputs[label] = run().clone()
             if bench.warm:
@@ -51,7 +51,7 @@ def step(bench: Bench, ceilings: Ceilings) -> None:
 
 
 @contextmanager
-def _chip_with(**changes: object):
+def chip_with(**changes: object):
     capability = torch.cuda.get_device_capability()
     row = configs._CHIPS.get(capability, configs._any_chip)
     configs._CHIPS[capability] = lambda sm_count: dataclasses.replace(row(sm_count), **changes)

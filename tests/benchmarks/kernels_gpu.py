@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import gpu_attention
@@ -56,12 +57,13 @@ def check(bench: Bench, ceilings: Ceilings) -> None:
     print("CHECKS: " + (f"{wrong} WRONG" if wrong else "all kernels agree with their twins"))
 
 
-def run_section(name: str, ceilings: Ceilings, warm: bool, budget_s: float) -> None:
+def run_section(name: str, ceilings: Ceilings, warm: bool, budget_s: float, early: bool) -> None:
     torch.manual_seed(1)
     bench = Bench(warm, time.monotonic() + budget_s)
     section = check if name == "check" else SECTIONS[name]
     try:
-        section(bench, ceilings)
+        with nullcontext() if early else gpu_step.chip_with(dependent_launch=False):
+            section(bench, ceilings)
     except FAILURES as error:
         _print_failure(f"section {name}", error)
 
@@ -70,10 +72,12 @@ def _print_failure(what: str, error: BaseException) -> None:
     print(f"  ! {what}: {type(error).__name__}: {str(error)[:300]}", flush=True)
 
 
-def start(name: str, ceilings: Ceilings, warm: bool, budget_s: float) -> subprocess.Popen[bytes]:
+def start(
+    name: str, ceilings: Ceilings, budget_s: float, *flags: str, quiet: bool = False
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, __file__, "--section", name, "--budget-s", str(budget_s)]
-    command += ["--ceilings", json.dumps(asdict(ceilings))] + (["--warm"] if warm else [])
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL if warm else None)
+    command += ["--ceilings", json.dumps(asdict(ceilings)), *flags]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL if quiet else None)
 
 
 def finish(process: subprocess.Popen[bytes], name: str, limit_s: float) -> None:
@@ -86,12 +90,13 @@ def finish(process: subprocess.Popen[bytes], name: str, limit_s: float) -> None:
         print(f"  ! {name} ended with status {process.returncode}", flush=True)
 
 
-def run_all(names: list[str], budget_s: float) -> None:
+def run_all(names: list[str], budget_s: float, *flags: str) -> None:
     began = time.monotonic()
     found = chip(torch.device("cuda", 0)).found
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; table: {found}", flush=True)
     nothing = Ceilings(1.0, 1.0, 1.0, 1.0)
-    for process in [start(name, nothing, True, budget_s / 3) for name in names]:
+    compiling = [start(name, nothing, budget_s / 3, "--warm", *flags, quiet=True) for name in names]
+    for process in compiling:
         finish(process, "a compiling process", budget_s / 2)
     print(f"compiled in {time.monotonic() - began:.0f} s")
     ceilings = measure_ceilings()
@@ -103,7 +108,7 @@ def run_all(names: list[str], budget_s: float) -> None:
     torch.cuda.empty_cache()
     for name in names:
         left = max(5.0, budget_s - (time.monotonic() - began))
-        finish(start(name, ceilings, False, left), name, left + 20)
+        finish(start(name, ceilings, left, *flags), name, left + 20)
     print(f"done in {time.monotonic() - began:.0f} s")
 
 
@@ -114,12 +119,17 @@ def main() -> None:
     parser.add_argument("--section", help=argparse.SUPPRESS)
     parser.add_argument("--ceilings", help=argparse.SUPPRESS)
     parser.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--no-early-start", action="store_true", help="no kernel starts while the one before ends"
+    )
     options = parser.parse_args()
     if options.section:
         ceilings = Ceilings(**json.loads(options.ceilings))
-        run_section(options.section, ceilings, options.warm, options.budget_s)
+        early = not options.no_early_start
+        run_section(options.section, ceilings, options.warm, options.budget_s, early)
     else:
-        run_all(options.only.split(","), options.budget_s)
+        flags = ["--no-early-start"] if options.no_early_start else []
+        run_all(options.only.split(","), options.budget_s, *flags)
 
 
 if __name__ == "__main__":
