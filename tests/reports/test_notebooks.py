@@ -13,12 +13,7 @@ from simulated import contest
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 
-pytestmark = [
-    pytest.mark.slow,
-    # What the kernel's own packages say about themselves is not ours to repair.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq"),
-]
+pytestmark = pytest.mark.slow
 
 
 def output_of(notebook: Path) -> str:
