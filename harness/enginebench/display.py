@@ -112,7 +112,7 @@ class RunView:
     def counts(self) -> str:
         """`measure: 12 requests, 345 tokens/s, 0 errors`."""
         if self.event is None:
-            return f"{self.phase} {as_clock(self._clock() - self._cell_started)}"
+            return f"{self.phase}, {as_clock(self._clock() - self._cell_started)}"
         return (
             f"{self.phase}: {self.event.requests} requests, "
             f"{self.tokens_per_s():,.0f} tokens/s, {self.event.errors} errors"
@@ -181,7 +181,7 @@ class LiveDisplay:
     def __init__(self, console: Console, clock: Clock = time.monotonic) -> None:
         self._view = RunView(clock)
         self._live = Live(
-            console=console, get_renderable=self._picture, refresh_per_second=4, transient=True
+            console=console, get_renderable=self.picture, refresh_per_second=4, transient=True
         )
 
     def run_started(self, plan: Plan, folder: Path) -> None:
@@ -210,7 +210,8 @@ class LiveDisplay:
         """See `Display.close`."""
         self._live.stop()
 
-    def _picture(self) -> RenderableType:
+    def picture(self) -> RenderableType:
+        """What stands on the terminal now."""
         view = self._view
         lines: list[RenderableType] = [
             _finished_line(view, *done) for done in view.done[-SHOWN_CELLS:]

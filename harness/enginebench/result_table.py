@@ -29,6 +29,10 @@ def _figure(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
 def _megabytes(value: float) -> str:
     return f"{value / 1e6:,.0f}"
 
@@ -39,7 +43,7 @@ _FIGURES: tuple[tuple[str, str, Format], ...] = (
     ("itl_s_p99", "ITL p99 ms", _milliseconds),
     ("output_tokens_per_s", "output tok/s", _figure),
     ("requests_per_s", "req/s", _figure),
-    ("requests_failed", "errors", _figure),
+    ("requests_failed", "errors", _count),
     ("peak_rss_bytes", "peak RSS MB", _megabytes),
     ("peak_gpu_memory_bytes", "peak GPU MB", _megabytes),
 )

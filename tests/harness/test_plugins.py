@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import click
 import pluggy
 import pytest
+
 from enginebench import plugins
 from enginebench.errors import ModelError, UsageError
 from enginebench.hookspecs import hookimpl

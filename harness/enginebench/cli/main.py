@@ -5,6 +5,8 @@ A BenchError becomes one message and its exit code; anything else is a bug and k
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -47,21 +49,32 @@ class BenchGroup(click.Group):
         return _plugin_commands(ctx).get(name)
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _shown():
             return super().invoke(ctx)
-        except BenchError as error:
-            raise _Shown(error) from error
+
+
+@contextmanager
+def _shown() -> Iterator[None]:
+    try:
+        yield
+    except BenchError as error:
+        raise _Shown(error) from error
 
 
 def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
-    provided = plugins.provided_commands(ctx.find_object(plugins.PluginManager))
+    with _shown():
+        provided = plugins.provided_commands(ctx.find_object(plugins.PluginManager))
+        _check_commands(provided)
+    return {name: item.thing for name, item in provided.items()}
+
+
+def _check_commands(provided: Mapping[str, plugins.Provided[click.Command]]) -> None:
     for name, item in provided.items():
         if name in OWN_COMMANDS:
             raise UsageError(
                 f"plugin {item.origin.plugin!r} of {item.origin} adds a command {name!r}, "
                 "which is one of bench's own. Uninstall it"
             )
-    return {name: item.thing for name, item in provided.items()}
 
 
 @click.group(
