@@ -39,15 +39,15 @@ class PackedMatrix:
 
     @property
     def groups(self) -> int:
-        return self.data.shape[0]
+        return int(self.data.shape[0])
 
     @property
     def steps(self) -> int:
-        return self.data.shape[1]
+        return int(self.data.shape[1])
 
     @property
     def group_bytes(self) -> int:
-        return self.data.shape[1] * self.data.shape[2]
+        return int(self.data.shape[1] * self.data.shape[2])
 
 
 def _is_matrix(tensor: Tensor) -> bool:

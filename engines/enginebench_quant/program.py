@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,11 +57,11 @@ class Activations:
 
     @property
     def stride(self) -> int:
-        return self.floats.strides[0]
+        return int(self.floats.strides[0])
 
     @property
     def n_blocks(self) -> int:
-        return self.floats.shape[1] // BLOCK
+        return int(self.floats.shape[1]) // BLOCK
 
 
 class Buffers:
@@ -301,7 +302,4 @@ class ProgramWriter:
         """`count` units as tasks: a few for each thread, so that none waits long for another."""
         wanted = 1 if self._threads == 1 else round(self._threads * TASKS_PER_THREAD * share)
         bounds = np.linspace(0, count, min(count, max(1, wanted)) + 1).astype(int).tolist()
-        return [
-            Task(kernel, arguments, begin, end)
-            for begin, end in zip(bounds, bounds[1:], strict=False)
-        ]
+        return [Task(kernel, arguments, begin, end) for begin, end in pairwise(bounds)]

@@ -2,8 +2,8 @@
 
 Rows are interleaved in groups of `lanes`, so that a vector holds the same four columns of every
 row of its group: dot products need no sums across lanes, and the scales of a group are one load.
-A step covers `block` columns of a group and takes `lanes * block_bytes` bytes, exactly as many as in
-the file. `layout.py` writes what `load` reads here.
+A step covers `block` columns of a group and takes `lanes * block_bytes` bytes, exactly as many as
+in the file. `layout.py` writes what `load` reads here.
 
 Activations come as quantized blocks of 32 (`BLOCK_BYTES`: 32 int8, then the scale, the scale times
 the sum, and minus the sum as int32) or as plain floats, whichever the format names.
@@ -30,10 +30,21 @@ Activations = Literal["int8", "float"]
 class Format(Protocol):
     """One tensor type as the kernels see it."""
 
-    name: str
-    block: int  # columns of a step
-    block_bytes: int  # bytes of a step in one row
-    activations: Activations
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def block(self) -> int:
+        """Columns of a step."""
+        ...
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a step in one row."""
+        ...
+
+    @property
+    def activations(self) -> Activations: ...
 
     def load(self, v: Simd, address: ir.Value) -> list[ir.Value]:
         """A step's weights of one group, unpacked into registers."""
@@ -82,8 +93,8 @@ class FloatFormat:
 class BlockFormat:
     """A legacy block type: 32 columns share a scale, and a minimum if `has_min`.
 
-    Value = scale * (code - offset), or scale * code + minimum. `bits` of 5 keep their high bits in one
-    byte for every four columns.
+    Value = scale * (code - offset), or scale * code + minimum. High bits of 5-bit codes lie
+    in one byte for every four columns.
     """
 
     name: str

@@ -74,7 +74,7 @@ def _pack_blocks(form: BlockFormat, rows: np.ndarray, lanes: int, out: np.ndarra
 
 def _put(out: np.ndarray, at: int, field: np.ndarray, kind: str) -> int:
     """One field of every block, the rows of a group side by side; returns where the next goes."""
-    groups, lanes, steps, size = field.shape
+    lanes, size = field.shape[1], field.shape[3]
     values = np.ascontiguousarray(field).view(kind)[..., 0]
     target = out[:, :, at : at + lanes * size].view(kind)
     target[:] = values.transpose(0, 2, 1)

@@ -1,7 +1,7 @@
 """Reading and writing memory by address inside compiled kernels, and calling one by its address.
 
 Kernels get their arguments as the address of an array of int64, so that a table of plain numbers
-describes a whole forward pass. Nothing is checked here: the launchers in `model.py` own the buffers.
+describes a whole forward pass. Nothing is checked here: `program.py` owns the buffers.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class Simd:
         return self.b.bitcast(self.b.shl(bits, self.splat(I32, 16)), self.f32)
 
     def f32_to_half_bits(self, value: ir.Value) -> ir.Value:
-        """One float to the 16 bits of the nearest half (ties to even); too large becomes infinite."""
+        """One float to the 16 bits of the nearest half (ties to even; too large: infinite)."""
         b = self.b
         if self.level.name != "plain":
             return b.bitcast(b.fptrunc(value, HALF), I16)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numba
+from numba.core import config as numba_config
 
 from enginebench_quant.kernels.attention import build_attend, build_rope
 from enginebench_quant.kernels.crew import build_reset, build_run
@@ -28,7 +29,7 @@ __all__ = ["Kernels", "use_cache_folder"]
 def use_cache_folder(folder: Path) -> Path:
     """Keep compiled kernels below `folder` (NUMBA_CACHE_DIR, if set, goes first)."""
     chosen = Path(os.environ.get("NUMBA_CACHE_DIR") or folder) / _sources_digest()
-    numba.config.CACHE_DIR = str(chosen)
+    numba_config.CACHE_DIR = str(chosen)  # type: ignore[attr-defined]
     return chosen
 
 
@@ -98,7 +99,7 @@ class Kernels:
         if not self.compiled:
             self._log(
                 f"compiling kernels for {self.level.name} (only at the first start with a kind of "
-                f"model; kept in {numba.config.CACHE_DIR})"
+                f"model; kept in {numba_config.CACHE_DIR})"
             )
         self.compiled += 1
         self.compile_s += seconds
