@@ -41,6 +41,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 class PlanOptions:
     """The axes of a plan and what holds for every cell; `parse_options` knows the defaults.
 
+    `concurrency` (closed loop) and `rates_rps` (open loop) are one axis of loads; one may be empty.
     `engines` is `("all",)` for every engine that can run. `hardware` None stands for the default
     of this machine, and `models` None for the default model of the engines.
     """
@@ -49,6 +50,7 @@ class PlanOptions:
     models: tuple[str, ...] | None
     hardware: str | None
     concurrency: tuple[int, ...]
+    rates_rps: tuple[float, ...]
     workload: str
     settings: tuple[Setting, ...]
     requests: int | None
@@ -65,6 +67,8 @@ OPTION_KEYS = (
     "model",
     "hardware",
     "concurrency",
+    "rate",
+    "arrival",
     "workload",
     "requests",
     "duration",
@@ -81,6 +85,7 @@ OPTION_KEYS = (
 """The keys of `RawOptions`: the long options of `bench run` that shape the plan."""
 
 _BECOMES = {
+    "arrival": "{workload}.arrival",
     "input_tokens": "{workload}.input_tokens",
     "output_tokens": "{workload}.output_tokens",
     "url": "url.url",
@@ -108,14 +113,18 @@ def parse_options(raw: RawOptions) -> PlanOptions:
             raise UnknownNameError("option", key, OPTION_KEYS)
     read = _Reader(raw)
     workload = read.one("workload", _text, "fixed")
+    settings = _settings(raw, workload)
     requests = read.one("requests", _positive, None)
+    rates = read.several("rate", _rate, ())
+    _check_arrival(settings, workload, rates)
     return PlanOptions(
         engines=_check_all(read.several("engines", _text, (URL if "url" in raw else ALL,))),
         models=read.several("model", _text, None),
         hardware=",".join(raw["hardware"]) if raw.get("hardware") else None,
-        concurrency=read.several("concurrency", _positive, (1, 16)),
+        concurrency=read.several("concurrency", _positive, () if rates else (1, 16)),
+        rates_rps=rates,
         workload=workload,
-        settings=_settings(raw, workload),
+        settings=settings,
         requests=requests,
         duration_s=read.one("duration", _seconds, None if requests else 10.0),
         warmup_requests=read.one("warmup", _count, 1),
@@ -200,6 +209,16 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < math.inf:
+        raise ValueError("must be a number of requests per second above 0, as in 4 or 0.5")
+    return rate
+
+
 def _file_name(text: str) -> str:
     if not _FILE_NAME.fullmatch(text):
         raise ValueError("must be letters, digits, dots, dashes and underscores (a folder's name)")
@@ -210,6 +229,17 @@ def _check_all(engines: tuple[str, ...]) -> tuple[str, ...]:
     if ALL in engines and len(engines) > 1:
         raise UsageError(f"--engines {','.join(engines)!r}: {ALL} stands alone; remove the others")
     return engines
+
+
+def _check_arrival(
+    settings: Sequence[Setting], workload: str, rates_rps: Sequence[float]
+) -> None:
+    for setting in settings:
+        if setting.key == f"{workload}.arrival" and not rates_rps:
+            raise UsageError(
+                f"an arrival ({','.join(setting.values)}) is how the requests of an open loop come; "
+                "say how often with --rate, as in --rate 2,4,8, or leave it out"
+            )
 
 
 def _settings(raw: RawOptions, workload: str) -> tuple[Setting, ...]:

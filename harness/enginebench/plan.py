@@ -112,6 +112,7 @@ def build_plan(
     ready = {n: e for n, e in chosen.items() if n not in {out.engine for out in left_out}}
     models = {name: plugins.resolve_model(name, manager) for name in _model_names(options)}
     loads = [Load(users=users) for users in options.concurrency]
+    loads += [Load(rate_rps=rate) for rate in options.rates_rps]
     axes = _Axes(models, hardware, workloads, loads, ready, variants)
     left_out += _refused(axes)
     _raise_if_named(options, left_out)
@@ -261,7 +262,15 @@ def _try_workload(
     workload: Workload, cells: Sequence[Cell], models: Mapping[str, ModelInfo]
 ) -> None:
     """Ask for one request of each kind, so that impossible options fail before anything starts."""
-    kinds = {(cell.spec.model, json.dumps(dict(cell.workload.options))): cell for cell in cells}
+    kinds = {
+        (
+            cell.spec.model,
+            json.dumps(dict(cell.workload.options)),
+            cell.load.users is None,
+        ): cell
+        for cell in cells
+    }
     for cell in kinds.values():
-        short = replace(cell, load=Load(users=1), budget=Budget(requests=1, warmup_requests=0))
+        load = cell.load if cell.load.users is None else Load(users=1)
+        short = replace(cell, load=load, budget=Budget(requests=1, warmup_requests=0))
         workload.requests(short, models[cell.spec.model])

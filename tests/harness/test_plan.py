@@ -121,6 +121,13 @@ def test_engines_are_interleaved_and_turn_about() -> None:
     assert [cell.index for cell in found] == list(range(8))
 
 
+def test_users_and_rates_are_cells_of_one_plan_and_never_of_one_load() -> None:
+    found = cells({"concurrency": "4", "rate": "0.5,2"}, PAGED)
+    assert [(c.load.users, c.load.rate_rps) for c in found] == [(4, None), (None, 0.5), (None, 2.0)]
+    assert [c.id.split("-")[-2] for c in found] == ["c4", "r0.5", "r2"]
+    assert len({c.seed for c in found}) == 3
+
+
 def test_reused_servers_put_the_engine_before_the_load() -> None:
     found = cells({"concurrency": "1,16", "reuse_servers": "true"})
     assert [(c.spec.engine, str(c.load)) for c in found] == [

@@ -18,6 +18,8 @@ engines = ["paged", "quant"]
 model = "smollm2-135m,synthetic:tiny"
 hardware = ["cpu:1", "cpu:2"]
 concurrency = [1, 4]
+rate = [0.5, 2]
+arrival = "gamma"
 workload = "fixed"
 requests = 20
 duration = 2.5
@@ -53,6 +55,8 @@ def test_file_and_command_line_say_the_same(tmp_path: Path) -> None:
         "model": ["smollm2-135m", "synthetic:tiny"],
         "hardware": ["cpu:1,cpu:2"],
         "concurrency": ["1,4"],
+        "rate": ["0.5,2"],
+        "arrival": ["gamma"],
         "workload": ["fixed"],
         "requests": ["20"],
         "duration": ["2.5"],
@@ -82,6 +86,14 @@ def test_requests_without_duration_has_no_time_limit() -> None:
     assert (options.requests, options.duration_s) == (5, None)
 
 
+def test_rates_are_loads_of_their_own_and_leave_no_users_unasked_for() -> None:
+    options = parse_options({"rate": ["2,0.5"]})
+    assert (options.concurrency, options.rates_rps) == ((), (2.0, 0.5))
+    both = parse_options({"rate": ["2"], "concurrency": ["4"], "arrival": ["constant"]})
+    assert (both.concurrency, both.rates_rps) == ((4,), (2.0,))
+    assert both.settings == (Setting("fixed", "arrival", ("constant",)),)
+
+
 def test_a_url_alone_measures_that_server() -> None:
     options = parse_options({"url": ["http://host"]})
     assert options.engines == ("url",)
@@ -102,6 +114,12 @@ def test_lengths_are_options_of_the_workload() -> None:
         ({"concurrency": ["1,,2"]}, r"--concurrency '': must be"),
         ({"concurrency": ["1,16,1"]}, r"names 1 twice"),
         ({"concurrency": ["-1"]}, r"--concurrency '-1'"),
+        ({"rate": ["0"]}, r"--rate '0': must be a number of requests per second above 0"),
+        ({"rate": ["inf"]}, r"--rate 'inf'"),
+        ({"rate": ["2,many"]}, r"--rate 'many'"),
+        ({"rate": ["2,2.0"]}, r"names 2.0 twice"),
+        ({"arrival": ["poisson"]}, r"say how often with --rate"),
+        ({"set": ["fixed.arrival=gamma"], "concurrency": ["1"]}, r"an arrival \(gamma\)"),
         ({"engines": ["all,paged"]}, r"all stands alone"),
         ({"engines": [""]}, r"--engines '': a name is missing"),
         ({"requests": ["1.5"]}, r"--requests '1.5'"),

@@ -28,7 +28,15 @@ _HELP = {
         "Comma list of cpu:2, cuda:0, cuda:0,1 (one entry), cuda:0+cpu:8. "
         "[the first GPU, else all cores]",
     ),
-    "concurrency": ("N,...", "Closed loop: how many users at a time. [1,16]"),
+    "concurrency": (
+        "N,...",
+        "Closed loop: how many users at a time. [1,16; none where only --rate is given]",
+    ),
+    "rate": ("R,...", "Open loop: how many requests come a second, whatever became of the others."),
+    "arrival": (
+        "HOW",
+        "Open loop: constant, poisson or gamma (bursts), an option of the workload. [poisson]",
+    ),
     "workload": ("NAME", "What the requests are like; `bench workloads` lists them. [fixed]"),
     "requests": ("N", "Measured requests of a cell."),
     "duration": (

@@ -65,6 +65,7 @@ def run(ctx: click.Context, /, **values: Any) -> None:
     \b
     bench run --engines all --concurrency 1,16
     bench run --engines paged --set paged.block_size=16,32 --repeats 3
+    bench run --engines paged --rate 2,4,8 --arrival poisson
     bench run --url http://127.0.0.1:8000
 
     Exit code 0: all cells measured; 1: some failed; 2: nothing was started, the message says why.
