@@ -24,6 +24,7 @@ __all__ = [
     "curve",
     "groups",
     "is_null",
+    "load_of",
     "model_name",
     "without_null",
 ]
@@ -85,6 +86,12 @@ def model_name(model: str) -> str:
     """A model as titles call it: of a local path, the last part."""
     is_path = model.endswith(".gguf") or model.startswith(("/", "./", "../", "~"))
     return PurePath(model).name if is_path else model
+
+
+def load_of(result: CellResult) -> float:
+    """Users of a closed loop, requests per second of an open one."""
+    load = result.cell.load
+    return float(load.users if load.users is not None else load.rate_rps or 0.0)
 
 
 def is_null(result: CellResult) -> bool:

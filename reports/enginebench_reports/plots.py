@@ -22,7 +22,7 @@ import numpy as np
 
 from enginebench.errors import UsageError
 from enginebench.results import ResultSet
-from enginebench_reports.groups import Group, Point, curve, groups
+from enginebench_reports.groups import Group, Point, curve, groups, load_of
 from enginebench_reports.labels import Ends, name_lines, name_points, nothing_to_draw
 from enginebench_reports.look import FIGURE_INCHES, FONT_PT, INK, PAPER, Mark, axes, marks, tidy
 from enginebench_reports.measured import Floats, Measured
@@ -108,7 +108,7 @@ def ttft_distribution(
     """Share of requests whose first token came within a time, at one load (None: the highest)."""
     ax = ax or axes()
     look = look or marks(cell.cell.spec.label for cell in results)
-    chosen = load if load is not None else max(map(_load, results), default=None)
+    chosen = load if load is not None else max(map(load_of, results), default=None)
     samples = _ttft_samples(results, chosen)
     closed = any(cell.cell.load.users is not None for cell in results)
     where = "" if chosen is None else f" at {chosen:g} {'concurrent' if closed else 'requests/s'}"
@@ -251,19 +251,11 @@ def _plain_log_ticks(ax: Axes) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _load(result: object) -> float:
-    from enginebench.results import CellResult
-
-    assert isinstance(result, CellResult)
-    load = result.cell.load
-    return float(load.users if load.users is not None else load.rate_rps or 0.0)
-
-
 def _ttft_samples(results: ResultSet, load: float | None) -> Mapping[str, Floats]:
     """TTFT in seconds of all requests of each engine at a load, all repeats together."""
     found: dict[str, list[Floats]] = {}
     for result in results:
-        if _load(result) != load or result.status.state != "ok":
+        if load_of(result) != load or result.status.state != "ok":
             continue
         measured = Measured.of(result.records)
         waits: Floats = (measured.first_ns - measured.scheduled_ns)[measured.answered] * 1e-9

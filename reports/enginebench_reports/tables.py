@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from enginebench_reports.groups import Group, is_null
+from enginebench_reports.groups import Group, is_null, load_of
 from enginebench_reports.percentiles import (
     PERCENTS,
     bounded_from,
@@ -139,12 +139,7 @@ def result_table(summary: Summary, group: Group) -> Table:
 
 def _order(summary: Summary, number: int) -> tuple[float, str, int]:
     cell = summary.cells[number].result.cell
-    return (_load(summary.cells[number]), cell.spec.label, cell.repeat)
-
-
-def _load(cell: CellSummary) -> float:
-    load = cell.result.cell.load
-    return float(load.users if load.users is not None else load.rate_rps or 0.0)
+    return (load_of(summary.cells[number].result), cell.spec.label, cell.repeat)
 
 
 def _is_shown(heading: Heading, summary: Summary) -> bool:
@@ -156,8 +151,8 @@ def _is_shown(heading: Heading, summary: Summary) -> bool:
 def _best(summary: Summary, numbers: Sequence[int]) -> Mapping[tuple[str, float], float]:
     """The best believable figure of each contested metric and load, where engines compete."""
     found: dict[tuple[str, float], float] = {}
-    for load in {_load(summary.cells[number]) for number in numbers}:
-        rivals = [summary.cells[n] for n in numbers if _load(summary.cells[n]) == load]
+    for load in {load_of(summary.cells[number].result) for number in numbers}:
+        rivals = [summary.cells[n] for n in numbers if load_of(summary.cells[n].result) == load]
         rivals = [cell for cell in rivals if cell.is_valid and not is_null(cell.result)]
         if len({cell.result.cell.spec.label for cell in rivals}) < 2:
             continue
@@ -174,7 +169,7 @@ def _row(
     headings: Sequence[Heading],
     best: Mapping[tuple[str, float], float],
 ) -> Row:
-    load = _load(cell)
+    load = load_of(cell.result)
     status: Literal["ok", "caution", "invalid"] = "ok"
     if cell.flags:
         status = "caution" if cell.is_valid else "invalid"
