@@ -231,13 +231,11 @@ def _check_all(engines: tuple[str, ...]) -> tuple[str, ...]:
     return engines
 
 
-def _check_arrival(
-    settings: Sequence[Setting], workload: str, rates_rps: Sequence[float]
-) -> None:
+def _check_arrival(settings: Sequence[Setting], workload: str, rates_rps: Sequence[float]) -> None:
     for setting in settings:
         if setting.key == f"{workload}.arrival" and not rates_rps:
             raise UsageError(
-                f"an arrival ({','.join(setting.values)}) is how the requests of an open loop come; "
+                f"an arrival ({','.join(setting.values)}) says how requests of an open loop come; "
                 "say how often with --rate, as in --rate 2,4,8, or leave it out"
             )
 
