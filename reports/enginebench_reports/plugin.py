@@ -10,13 +10,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from enginebench import hookimpl
 from enginebench.results import CellResult, ResultSet
 from enginebench.types import Metric, MetricInfo, Report
 
-__all__ = ["LazyReport", "ServingMetrics", "enginebench_metrics", "enginebench_reports"]
+if TYPE_CHECKING:
+    import click
+
+__all__ = [
+    "LazyReport",
+    "ServingMetrics",
+    "enginebench_commands",
+    "enginebench_metrics",
+    "enginebench_reports",
+]
 
 
 class ServingMetrics:
@@ -66,3 +75,10 @@ def enginebench_metrics() -> Sequence[Metric]:
 @hookimpl
 def enginebench_reports() -> Sequence[Report]:
     return REPORTS
+
+
+@hookimpl
+def enginebench_commands() -> Sequence[click.Command]:
+    from enginebench_reports.commands import compare
+
+    return [compare]
