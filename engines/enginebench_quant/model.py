@@ -1,6 +1,7 @@
 """A model ready to run on the CPU: packed weights, cache, programs and the crew that runs them.
 
-    runner = QuantModel(open_model("smollm2-135m"), context=4096, threads=2)
+    kernels = Kernels(best_level(), folder, log=print)
+    runner = QuantModel(open_model("smollm2-135m"), kernels, context=4096, threads=2)
     logits = runner.forward([1, 2, 3], position=0)
 
 One sequence at a time. It knows tokens and positions; which of them are worth keeping, and what
@@ -9,18 +10,18 @@ is done with the logits, is the engine's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enginebench_models import Model, dequantize
+from enginebench_quant.buffers import Buffers
 from enginebench_quant.cache import KVCache
 from enginebench_quant.kernels.crew import Crew
-from enginebench_quant.kernels.features import CpuLevel
 from enginebench_quant.kernels.table import Kernels
 from enginebench_quant.packed import PackedWeights
-from enginebench_quant.program import Buffers, ProgramWriter
+from enginebench_quant.program import ProgramWriter
 
 __all__ = ["MAX_CHUNK_TOKENS", "QuantModel"]
 
@@ -31,43 +32,31 @@ TILE_TOKENS = {"avx512_vnni": 8, "avx2": 4, "plain": 4}
 class QuantModel:
     """Computes logits of token sequences; positions below `position` come from the cache."""
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        context: int,
-        threads: int,
-        level: CpuLevel,
-        log: Callable[[str], None],
-    ) -> None:
-        config, tile = model.config, TILE_TOKENS[level.name]
-        self.config, self.level, self.threads = config, level, threads
+    def __init__(self, model: Model, kernels: Kernels, *, context: int, threads: int) -> None:
+        config, level = model.config, kernels.level
+        tile = TILE_TOKENS[level.name]
+        self.config = config
+        self._kernels = kernels
+        self._crew = Crew(threads, kernels.interpreter())
+        self._weights = PackedWeights(model, kernels, self._crew)
         self._embedding_type = model.weights["token_embd.weight"].type
-        self._kernels = Kernels(level, log)
-        self._weights = PackedWeights(model, level)
         self._embedding = model.weights["token_embd.weight"].data
         self.cache = KVCache(config, context, lanes=level.lanes, tile=tile)
         self._buffers = Buffers(
             config,
             max_tokens=MAX_CHUNK_TOKENS,
             tile=tile,
+            lanes=level.lanes,
             capacity=self.cache.capacity,
             threads=threads,
         )
         self._frequencies = config.inverse_frequencies()
         writer = ProgramWriter(
-            config,
-            self._weights,
-            self.cache,
-            self._buffers,
-            self._kernels,
-            threads=threads,
-            tile=tile,
+            config, self._weights, self.cache, self._buffers, kernels, threads=threads, tile=tile
         )
         self._decode, self._prefill = writer.decode(), writer.prefill()
         self._logits = writer.logits()
-        self._crew = Crew(threads, self._kernels.interpreter())
-        self._kernels.report()
+        kernels.report()
 
     def forward(
         self, tokens: Sequence[int], position: int, *, want_logits: bool = True

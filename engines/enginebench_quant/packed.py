@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from enginebench.errors import ModelError
 from enginebench_models import Model, ModelConfig, Tensor
-from enginebench_quant.kernels.features import CpuLevel
+from enginebench_quant.kernels.crew import TASKS_PER_THREAD, Crew, Program, split_tasks
 from enginebench_quant.kernels.formats import FORMATS
-from enginebench_quant.kernels.layout import pack, packed_shape
+from enginebench_quant.kernels.layout import packed_shape
+from enginebench_quant.kernels.packing import PACK_ARGUMENTS
+from enginebench_quant.kernels.table import Kernels
 from enginebench_quant.memory import Arena
 
 __all__ = ["PackedMatrix", "PackedWeights", "padded_columns"]
@@ -54,10 +56,10 @@ def _is_matrix(tensor: Tensor) -> bool:
     return len(tensor.shape) == 2
 
 
-def _halves_order(heads: int, head_dim: int) -> NDArray[np.intp]:
+def _halves_order(heads: int, head_dim: int) -> NDArray[np.int64]:
     """Row order that brings pairs (0, 1), (2, 3) ... of each head to (0, d/2), (1, d/2 + 1) ..."""
-    within = np.arange(head_dim).reshape(-1, 2).T.ravel()
-    return (np.arange(heads)[:, None] * head_dim + within).ravel()
+    within = np.arange(head_dim, dtype=np.int64).reshape(-1, 2).T.ravel()
+    return (np.arange(heads, dtype=np.int64)[:, None] * head_dim + within).ravel()
 
 
 class PackedWeights:
@@ -67,9 +69,9 @@ class PackedWeights:
     the file.
     """
 
-    def __init__(self, model: Model, level: CpuLevel) -> None:
+    def __init__(self, model: Model, kernels: Kernels, crew: Crew) -> None:
         self._config = model.config
-        self._lanes = level.lanes
+        self._kernels, self._crew = kernels, crew
         tensors = [t for t in model.weights.values() if self._is_read(t)]
         _check_types(tensors)
         matrices = [tensor for tensor in tensors if _is_matrix(tensor)]
@@ -100,30 +102,38 @@ class PackedWeights:
 
     def _shape(self, tensor: Tensor) -> tuple[int, int, int]:
         rows, columns = tensor.shape
-        return packed_shape(tensor.type.name, rows, columns, self._lanes)
+        return packed_shape(tensor.type.name, rows, columns, self._kernels.level.lanes)
 
     def _pack(self, tensor: Tensor, arena: Arena) -> PackedMatrix:
-        shape = self._shape(tensor)
-        out = arena.take(int(np.prod(shape))).reshape(shape)
-        data = tensor.data
-        order = self._row_order(tensor.name)
-        pack(tensor.type.name, data if order is None else data[order], self._lanes, out)
+        kind, shape = tensor.type.name, self._shape(tensor)
+        packed = PackedMatrix(kind, arena.take(int(np.prod(shape))).reshape(shape))
+        data, order = tensor.data, _row_order(self._config, tensor.name)
+        values = {
+            "source": data.ctypes.data,
+            "row_bytes": data.shape[1],
+            "rows": tensor.shape[0],
+            "columns": tensor.shape[1],
+            "order": 0 if order is None else order.ctypes.data,
+            "out": packed.data.ctypes.data,
+            "steps": packed.steps,
+        }
+        arguments = np.array([values[name] for name in PACK_ARGUMENTS], np.int64)
+        kernel = self._kernels.pack(kind)
+        tasks = split_tasks(kernel, arguments, packed.groups, self._crew.threads * TASKS_PER_THREAD)
+        self._crew.run(Program([tasks]))
         tensor.release()
-        return PackedMatrix(tensor.type.name, out)
+        return packed
 
     def _pad(self, tensor: Tensor) -> NDArray[np.float32]:
         values = tensor.dequantize()
-        order = self._row_order(tensor.name)
+        order = _row_order(self._config, tensor.name)
         if order is not None:
             values = values[order]
         return np.pad(values, (0, padded_columns(values.size) - values.size))
 
-    def _row_order(self, name: str) -> NDArray[np.intp] | None:
-        """How rows of a query or key tensor are permuted; None: as they are."""
-        return _row_order(self._config, name)
 
-
-def _row_order(config: ModelConfig, name: str) -> NDArray[np.intp] | None:
+def _row_order(config: ModelConfig, name: str) -> NDArray[np.int64] | None:
+    """How rows of a query or key tensor are permuted; None: as they are."""
     if config.rope_pairs == "halves" or ".attn_" not in name:
         return None
     heads = {

@@ -8,85 +8,30 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enginebench_models import ModelConfig
+from enginebench_quant.buffers import Activations, Buffers, heads_in_group
 from enginebench_quant.cache import KVCache
-from enginebench_quant.kernels.attention import ATTEND_ARGUMENTS, ROPE_ARGUMENTS
-from enginebench_quant.kernels.crew import Program, Task
-from enginebench_quant.kernels.formats import BLOCK, BLOCK_BYTES
+from enginebench_quant.kernels.attention import ATTEND_ARGUMENTS
+from enginebench_quant.kernels.crew import TASKS_PER_THREAD, Program, Task, split_tasks
+from enginebench_quant.kernels.decode_attention import (
+    ATTEND_ONE_ARGUMENTS,
+    MERGE_ARGUMENTS,
+)
+from enginebench_quant.kernels.formats import BLOCK_BYTES
 from enginebench_quant.kernels.matmul import MATMUL_ARGUMENTS
+from enginebench_quant.kernels.rope import ROPE_ARGUMENTS
 from enginebench_quant.kernels.table import Kernels
-from enginebench_quant.memory import zeros
-from enginebench_quant.packed import PackedMatrix, PackedWeights, padded_columns
+from enginebench_quant.packed import PackedMatrix, PackedWeights
 
-__all__ = ["Activations", "Buffers", "ProgramWriter"]
-
-TASKS_PER_THREAD = 4
-FLOAT_BYTES = 4
+__all__ = ["ProgramWriter"]
 
 
 def _float_bits(value: float) -> int:
     return int(struct.unpack("<i", struct.pack("<f", value))[0])
-
-
-@dataclass(frozen=True, slots=True)
-class Activations:
-    """Rows of activations, twice: as floats (`address`, rows of `stride` bytes) and quantized."""
-
-    floats: NDArray[np.float32]  # (tokens, padded columns)
-    blocks: NDArray[np.uint8]  # BLOCK_BYTES for each 32 of `floats`
-
-    @classmethod
-    def of(cls, tokens: int, columns: int) -> Activations:
-        padded = padded_columns(columns)
-        floats = zeros(tokens * padded * FLOAT_BYTES).view(np.float32).reshape(tokens, padded)
-        return cls(floats, zeros(tokens * padded // BLOCK * BLOCK_BYTES))
-
-    @property
-    def address(self) -> int:
-        return self.floats.ctypes.data
-
-    @property
-    def q8(self) -> int:
-        return self.blocks.ctypes.data
-
-    @property
-    def stride(self) -> int:
-        return int(self.floats.strides[0])
-
-    @property
-    def n_blocks(self) -> int:
-        return int(self.floats.shape[1]) // BLOCK
-
-
-class Buffers:
-    """Everything between the embedding and the logits, for chunks of up to `max_tokens`."""
-
-    def __init__(
-        self, config: ModelConfig, *, max_tokens: int, tile: int, capacity: int, threads: int
-    ) -> None:
-        q_size, kv_size = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        self.max_tokens = max_tokens
-        self.x = Activations.of(max_tokens, config.hidden_size)
-        self.normed = Activations.of(max_tokens, config.hidden_size)
-        self.q = Activations.of(max_tokens, q_size)
-        self.k = Activations.of(max_tokens, kv_size)
-        self.v = Activations.of(max_tokens, kv_size)
-        self.attended = Activations.of(max_tokens, q_size)
-        self.gate = Activations.of(max_tokens, config.intermediate_size)
-        self.up = Activations.of(max_tokens, config.intermediate_size)
-        self.logits = Activations.of(1, config.vocab_size)
-        self.cos_sin = zeros(max_tokens * config.head_dim * FLOAT_BYTES).view(np.float32)
-        self.cos_sin = self.cos_sin.reshape(max_tokens, 2, config.head_dim // 2)
-        rows = max(tile, config.n_heads // config.n_kv_heads)
-        self.scratch_bytes = rows * (capacity + padded_columns(config.head_dim)) * FLOAT_BYTES
-        self.scratch = zeros(self.scratch_bytes * threads)
-        self.state = np.zeros(2, np.int64)  # tokens of this launch, position of the first
 
 
 class ProgramWriter:
@@ -138,8 +83,7 @@ class ProgramWriter:
                 tile,
             ),
             self._rope(layer, tile),
-            self._attend(layer, tile),
-            self._quantize(b.attended, tile),
+            *self._attention(layer, tile),
             self._matmuls(b.attended, [(matrix("attn_output"), b.x)], tile, accumulate=True),
             self._norm(f"{name}ffn_norm.weight", tile),
             self._matmuls(b.normed, [(matrix("ffn_gate"), b.gate), (matrix("ffn_up"), b.up)], tile),
@@ -249,7 +193,7 @@ class ProgramWriter:
             "eps": _float_bits(config.rms_norm_eps),
             "head_dim": config.head_dim,
             "kv_heads": config.n_kv_heads,
-            "group": config.n_heads // config.n_kv_heads,
+            "group": heads_in_group(config),
             "cos_sin": b.cos_sin.ctypes.data,
             "k_cache": self._cache.keys(layer),
             "v_cache": self._cache.values(layer),
@@ -260,16 +204,49 @@ class ProgramWriter:
         count = self._tokens(tile) * config.n_kv_heads
         return self._split(self._kernels.rope(), arguments, count)
 
+    def _attention(self, layer: int, tile: int) -> list[list[Task]]:
+        """From rotated queries and the cache to `attended`, quantized: the phases of it."""
+        quantize = self._quantize(self._buffers.attended, tile)
+        if tile == 1:
+            return [self._attend_one(layer), self._merge(), quantize]
+        return [self._attend(layer, tile), quantize]
+
     def _attend(self, layer: int, tile: int) -> list[Task]:
         b, config = self._buffers, self._config
-        group = config.n_heads // config.n_kv_heads
-        values = {
-            "q": b.q.address,
+        values = self._attention_values(layer) | {
             "q_stride": b.q.stride,
             "out": b.attended.address,
-            "head_dim": config.head_dim,
             "kv_heads": config.n_kv_heads,
-            "group": group,
+            "group": heads_in_group(config),
+        }
+        arguments = self._arguments(*(values[name] for name in ATTEND_ARGUMENTS))
+        count = -(-b.max_tokens // tile) * config.n_heads
+        return self._split(self._kernels.attend(tile), arguments, count)
+
+    def _attend_one(self, layer: int) -> list[Task]:
+        b, config = self._buffers, self._config
+        values = self._attention_values(layer) | {"parts": b.parts.ctypes.data, "splits": b.splits}
+        arguments = self._arguments(*(values[name] for name in ATTEND_ONE_ARGUMENTS))
+        count = config.n_kv_heads * b.splits
+        return self._split(self._kernels.attend_one(heads_in_group(config)), arguments, count)
+
+    def _merge(self) -> list[Task]:
+        b, config = self._buffers, self._config
+        values = {
+            "out": b.attended.address,
+            "head_dim": config.head_dim,
+            "group": heads_in_group(config),
+            "parts": b.parts.ctypes.data,
+            "splits": b.splits,
+        }
+        arguments = self._arguments(*(values[name] for name in MERGE_ARGUMENTS))
+        return self._split(self._kernels.merge(), arguments, config.n_heads)
+
+    def _attention_values(self, layer: int) -> dict[str, int]:
+        b, config = self._buffers, self._config
+        return {
+            "q": b.q.address,
+            "head_dim": config.head_dim,
             "k_cache": self._cache.keys(layer),
             "v_cache": self._cache.values(layer),
             "capacity": self._cache.capacity,
@@ -278,13 +255,6 @@ class ProgramWriter:
             "scratch_bytes": b.scratch_bytes,
             "state": b.state.ctypes.data,
         }
-        arguments = self._arguments(*(values[name] for name in ATTEND_ARGUMENTS))
-        if tile == 1:
-            kernel = self._kernels.attend(group, decode=True)
-            return self._split(kernel, arguments, config.n_kv_heads)
-        tiles = -(-b.max_tokens // tile)
-        kernel = self._kernels.attend(tile, decode=False)
-        return self._split(kernel, arguments, tiles * config.n_heads)
 
     # ---- pieces
 
@@ -301,5 +271,4 @@ class ProgramWriter:
     ) -> list[Task]:
         """`count` units as tasks: a few for each thread, so that none waits long for another."""
         wanted = 1 if self._threads == 1 else round(self._threads * TASKS_PER_THREAD * share)
-        bounds = np.linspace(0, count, min(count, max(1, wanted)) + 1).astype(int).tolist()
-        return [Task(kernel, arguments, begin, end) for begin, end in pairwise(bounds)]
+        return split_tasks(kernel, arguments, count, wanted)

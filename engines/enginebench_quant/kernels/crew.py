@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from queue import SimpleQueue
 
 import numpy as np
@@ -30,9 +31,10 @@ from enginebench_quant.kernels.atomics import (
 )
 from enginebench_quant.kernels.memory import call_kernel, peek
 
-__all__ = ["Crew", "Program", "Task", "build_reset", "build_run"]
+__all__ = ["TASKS_PER_THREAD", "Crew", "Program", "Task", "build_reset", "build_run", "split_tasks"]
 
 SPINS_BEFORE_YIELD = 400
+TASKS_PER_THREAD = 4  # so that a thread that is late leaves its share to the others
 LINE_BYTES = 64
 TASK_WORDS = 4
 
@@ -92,6 +94,12 @@ class Task:
     arguments: np.ndarray
     begin: int
     end: int
+
+
+def split_tasks(kernel: int, arguments: np.ndarray, count: int, wanted: int) -> list[Task]:
+    """`count` units of work as about `wanted` tasks, one at least."""
+    bounds = np.linspace(0, count, min(count, max(1, wanted)) + 1).astype(int).tolist()
+    return [Task(kernel, arguments, begin, end) for begin, end in pairwise(bounds)]
 
 
 class Program:

@@ -1,4 +1,4 @@
-"""Tensors as in the file -> rows interleaved in groups, as `formats.py` reads them. Plain numpy.
+"""How tensors are interleaved for the kernels, in plain numpy; `packing.py` does the same faster.
 
 Packed arrays have the shape (groups, steps, lanes * block_bytes); rows are padded with zeros to a
 whole group, columns of float formats to a whole step.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from enginebench_quant.kernels.formats import FORMATS, BlockFormat, FloatFormat, Format
+from enginebench_quant.kernels.formats import FORMATS, BlockFormat, FloatFormat
 
 __all__ = ["pack", "packed_shape"]
-
-ROWS_AT_ONCE = 4096
 
 
 def packed_shape(kind: str, rows: int, columns: int, lanes: int) -> tuple[int, int, int]:
@@ -22,29 +20,18 @@ def packed_shape(kind: str, rows: int, columns: int, lanes: int) -> tuple[int, i
 
 
 def pack(kind: str, data: np.ndarray, lanes: int, out: np.ndarray) -> None:
-    """Interleave `data` (rows, bytes of a row) uint8 into `out` of `packed_shape`.
-
-    Works in pieces, so that temporary memory stays a few MB.
-    """
-    form = FORMATS[kind]
-    rows_at_once = max(1, ROWS_AT_ONCE // lanes) * lanes
-    for start in range(0, data.shape[0], rows_at_once):
-        piece = _whole_groups(data[start : start + rows_at_once], lanes)
-        groups = slice(start // lanes, start // lanes + piece.shape[0] // lanes)
-        _pack_groups(form, piece, lanes, out[groups])
-
-
-def _whole_groups(rows: np.ndarray, lanes: int) -> np.ndarray:
-    missing = -rows.shape[0] % lanes
-    return np.pad(rows, ((0, missing), (0, 0))) if missing else rows
-
-
-def _pack_groups(form: Format, rows: np.ndarray, lanes: int, out: np.ndarray) -> None:
+    """Interleave `data` (rows, bytes of a row) uint8 into `out` of `packed_shape`."""
+    form, rows = FORMATS[kind], _whole_groups(data, lanes)
     if isinstance(form, FloatFormat):
         _pack_floats(form, rows, lanes, out)
     else:
         assert isinstance(form, BlockFormat)
         _pack_blocks(form, rows, lanes, out)
+
+
+def _whole_groups(rows: np.ndarray, lanes: int) -> np.ndarray:
+    missing = -rows.shape[0] % lanes
+    return np.pad(rows, ((0, missing), (0, 0))) if missing else rows
 
 
 def _pack_floats(form: FloatFormat, rows: np.ndarray, lanes: int, out: np.ndarray) -> None:

@@ -16,21 +16,16 @@ from pathlib import Path
 import numba
 from numba.core import config as numba_config
 
-from enginebench_quant.kernels.attention import build_attend, build_rope
+from enginebench_quant.kernels.attention import build_attend
 from enginebench_quant.kernels.crew import build_reset, build_run
+from enginebench_quant.kernels.decode_attention import build_attend_one, build_merge
 from enginebench_quant.kernels.elementwise import build_norm, build_quantize, build_silu_mul
 from enginebench_quant.kernels.features import CpuLevel
-from enginebench_quant.kernels.formats import FORMATS
 from enginebench_quant.kernels.matmul import build_matmul
+from enginebench_quant.kernels.packing import build_pack
+from enginebench_quant.kernels.rope import build_rope
 
-__all__ = ["Kernels", "use_cache_folder"]
-
-
-def use_cache_folder(folder: Path) -> Path:
-    """Keep compiled kernels below `folder` (NUMBA_CACHE_DIR, if set, goes first)."""
-    chosen = Path(os.environ.get("NUMBA_CACHE_DIR") or folder) / _sources_digest()
-    numba_config.CACHE_DIR = str(chosen)  # type: ignore[attr-defined]
-    return chosen
+__all__ = ["Kernels"]
 
 
 def _sources_digest() -> str:
@@ -43,19 +38,25 @@ def _sources_digest() -> str:
 class Kernels:
     """Compiles the kernels of one CPU level on demand; `log` hears of compilation that takes time.
 
-    The addresses that it returns are valid as long as it lives.
+    Compiled code is kept below `folder` (NUMBA_CACHE_DIR, if set, goes first), for all kernels of
+    the process. The addresses that it returns are valid as long as it lives.
     """
 
-    def __init__(self, level: CpuLevel, log: Callable[[str], None]) -> None:
+    def __init__(self, level: CpuLevel, folder: Path, log: Callable[[str], None]) -> None:
         self.level = level
-        self.types = frozenset(FORMATS)
         self._log = log
+        self._folder = Path(os.environ.get("NUMBA_CACHE_DIR") or folder) / _sources_digest()
+        numba_config.CACHE_DIR = str(self._folder)  # type: ignore[attr-defined]
         self._built: dict[tuple[object, ...], object] = {}
-        self.compiled, self.compile_s = 0, 0.0
+        self._compiled, self._compile_s = 0, 0.0
 
     def matmul(self, kind: str, tokens: int) -> int:
         """Matrix product with weights of type `kind`, `tokens` activations at a time."""
         return self._address(build_matmul, kind, self.level.name, tokens)
+
+    def pack(self, kind: str) -> int:
+        """Interleave the rows of a tensor of type `kind`."""
+        return self._address(build_pack, kind, self.level.lanes)
 
     def norm(self, tile: int) -> int:
         return self._address(build_norm, self.level.name, tile)
@@ -69,8 +70,17 @@ class Kernels:
     def rope(self) -> int:
         return self._address(build_rope, self.level.name)
 
-    def attend(self, rows: int, *, decode: bool) -> int:
-        return self._address(build_attend, self.level.name, rows, decode)
+    def attend(self, rows: int) -> int:
+        """Attention of a chunk, `rows` tokens at a time."""
+        return self._address(build_attend, self.level.name, rows)
+
+    def attend_one(self, group: int) -> int:
+        """Parts of one token's attention; `group` query heads share a kv head."""
+        return self._address(build_attend_one, self.level.name, group)
+
+    def merge(self) -> int:
+        """Parts of one token's attention into its result."""
+        return self._address(build_merge, self.level.name)
 
     def interpreter(self) -> tuple[Callable[..., None], Callable[..., None]]:
         """The compiled `run` and `reset` of crew.py."""
@@ -78,8 +88,8 @@ class Kernels:
 
     def report(self) -> None:
         """Tell the log how long compilation took, if there was any."""
-        if self.compiled:
-            self._log(f"compiled {self.compiled} kernels in {self.compile_s:.1f} s")
+        if self._compiled:
+            self._log(f"compiled {self._compiled} kernels in {self._compile_s:.1f} s")
 
     def _address(self, build: Callable[..., object], *key: object) -> int:
         return self._build(build, *key).address
@@ -96,10 +106,10 @@ class Kernels:
         hits = sum(stats.cache_hits.values()) if stats else function.cache_hits
         if hits:
             return
-        if not self.compiled:
+        if not self._compiled:
             self._log(
                 f"compiling kernels for {self.level.name} (only at the first start with a kind of "
-                f"model; kept in {numba_config.CACHE_DIR})"
+                f"model; kept in {self._folder})"
             )
-        self.compiled += 1
-        self.compile_s += seconds
+        self._compiled += 1
+        self._compile_s += seconds

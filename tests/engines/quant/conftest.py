@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from enginebench_quant.kernels.features import CpuLevel, supported_levels
-from enginebench_quant.kernels.table import Kernels, use_cache_folder
+from enginebench_quant.kernels.features import CpuLevel, best_level, supported_levels
+from enginebench_quant.kernels.table import Kernels
 
 
-@pytest.fixture(scope="session", autouse=True)
-def kernel_cache(request: pytest.FixtureRequest) -> Path:
+@pytest.fixture(scope="session")
+def kernel_folder(request: pytest.FixtureRequest) -> Path:
     """Where numba keeps what it compiles for these tests."""
     assert request.config.cache is not None
-    return use_cache_folder(Path(request.config.cache.mkdir("quant-kernels")))
+    return Path(request.config.cache.mkdir("quant-kernels"))
 
 
 @pytest.fixture(params=[level.name for level in supported_levels()])
@@ -24,6 +24,12 @@ def level(request: pytest.FixtureRequest) -> CpuLevel:
 
 
 @pytest.fixture
-def kernels(level: CpuLevel) -> Kernels:
+def kernels(level: CpuLevel, kernel_folder: Path) -> Kernels:
     """The kernels of `level`."""
-    return Kernels(level, log=lambda message: None)
+    return Kernels(level, kernel_folder, log=lambda message: None)
+
+
+@pytest.fixture
+def best_kernels(kernel_folder: Path) -> Kernels:
+    """The kernels that this machine runs fastest."""
+    return Kernels(best_level(), kernel_folder, log=lambda message: None)

@@ -10,13 +10,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from enginebench_quant.kernels.attention import ATTEND_ARGUMENTS, ROPE_ARGUMENTS
+from enginebench_quant.kernels.attention import ATTEND_ARGUMENTS
+from enginebench_quant.kernels.decode_attention import (
+    ATTEND_ONE_ARGUMENTS,
+    MERGE_ARGUMENTS,
+    part_floats,
+)
 from enginebench_quant.kernels.reference import attention, rms_norm, rotate_halves
+from enginebench_quant.kernels.rope import ROPE_ARGUMENTS
 from enginebench_quant.kernels.table import Kernels
 
 KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
 Floats = NDArray[np.float32]
-CAPACITY = 96
+CAPACITY = 240
 EPS = 1e-5
 
 
@@ -137,12 +143,20 @@ class Layer:
         }
         run(self.kernels.rope(), ROPE_ARGUMENTS, values, tokens * heads.kv_heads)
         if rows == 1:
-            kernel, end = self.kernels.attend(heads.group, decode=True), heads.kv_heads
+            self._attend_one(values)
         else:
-            kernel = self.kernels.attend(rows, decode=False)
-            end = -(-tokens // rows) * heads.heads
-        run(kernel, ATTEND_ARGUMENTS, values, end)
+            pairs = -(-tokens // rows) * heads.heads
+            run(self.kernels.attend(rows), ATTEND_ARGUMENTS, values, pairs)
         return out[:tokens]
+
+    def _attend_one(self, values: dict[str, int]) -> None:
+        heads, splits = self.heads, 3
+        part = part_floats(heads.group, heads.head_dim, self.kernels.level.lanes)
+        parts = np.full(heads.kv_heads * splits * part, np.nan, np.float32)
+        values = values | {"parts": address(parts), "splits": splits}
+        kernel = self.kernels.attend_one(heads.group)
+        run(kernel, ATTEND_ONE_ARGUMENTS, values, heads.kv_heads * splits)
+        run(self.kernels.merge(), MERGE_ARGUMENTS, values, heads.heads)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +165,6 @@ class Layer:
 @pytest.mark.parametrize("extras", [False, True], ids=["plain", "bias-and-norm"])
 def test_chunks_then_decode_match_numpy(kernels: Kernels, heads: Heads, extras: bool) -> None:
     layer = Layer(kernels, heads, extras=extras)
-    for tokens, rows in ((1, 1), (13, 4), (1, 1), (31, 8), (1, 1), (16, 8), (1, 1)):
+    for tokens, rows in ((1, 1), (13, 8), (1, 1), (51, 8), (1, 1), (140, 8), (1, 1)):
         found, expected = layer.chunk(tokens, rows)
         assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()

@@ -10,7 +10,6 @@ from numba import cfunc
 
 from enginebench_quant.kernels.atomics import atomic_add, atomic_load
 from enginebench_quant.kernels.crew import Crew, Program, Task
-from enginebench_quant.kernels.features import best_level
 from enginebench_quant.kernels.memory import KERNEL, peek
 from enginebench_quant.kernels.table import Kernels
 
@@ -38,8 +37,8 @@ def make_program(counts: np.ndarray, phases: int, units: int) -> Program:
 
 
 @pytest.fixture
-def interpreter():  # type: ignore[no-untyped-def]
-    return Kernels(best_level(), log=lambda message: None).interpreter()
+def interpreter(best_kernels: Kernels):  # type: ignore[no-untyped-def]
+    return best_kernels.interpreter()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 
 from enginebench_models import GGMLType, dequantize, quantize
-from enginebench_quant.kernels.features import CpuLevel
 from enginebench_quant.kernels.formats import BLOCK, BLOCK_BYTES, FORMATS
 from enginebench_quant.kernels.layout import pack, packed_shape
 from enginebench_quant.kernels.reference import quantize_activations
@@ -133,11 +132,3 @@ def test_no_sum_overflows_at_the_extremes(kernels: Kernels, kind: str) -> None:
     x[0, columns // 2 :] = -127
     x[0, 0] = 126.0
     check(run_matmul(kernels, kind, data, x, 1, None), expected_product(kind, data, x, rows))
-
-
-def test_packing_pads_with_zero_rows(level: CpuLevel) -> None:
-    data = quantize(np.ones((3, 32), np.float32), GGMLType.Q8_0).reshape(3, -1)
-    packed = np.full(packed_shape("Q8_0", 3, 32, level.lanes), 0xEE, np.uint8)
-    pack("Q8_0", data, level.lanes, packed)
-    scales = packed[0, 0, : 2 * level.lanes].view(np.float16)
-    assert (scales[:3] > 0).all() and not scales[3:].any()

@@ -14,16 +14,16 @@ from quant_models import TINY, random_model, reference_shape, reference_weights,
 
 from enginebench.errors import ModelError
 from enginebench_models import Model, ModelConfig, RopeScaling, open_model
-from enginebench_quant.kernels.features import CpuLevel, best_level
 from enginebench_quant.kernels.formats import FORMATS
 from enginebench_quant.kernels.reference import forward, quantize_activations
+from enginebench_quant.kernels.table import Kernels
 from enginebench_quant.model import MAX_CHUNK_TOKENS, QuantModel
 
 TOKENS = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43]
 
 
-def make_runner(model: Model, level: CpuLevel, threads: int = 2) -> QuantModel:
-    return QuantModel(model, context=256, threads=threads, level=level, log=lambda message: None)
+def make_runner(model: Model, kernels: Kernels, threads: int = 2) -> QuantModel:
+    return QuantModel(model, kernels, context=256, threads=threads)
 
 
 def reference_logits(model: Model, tokens: list[int]) -> NDArray[np.float32]:
@@ -38,7 +38,7 @@ def error_of(found: NDArray[np.float32] | None, expected: NDArray[np.float32]) -
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
-def check(config: ModelConfig, type: str, level: CpuLevel) -> None:
+def check(config: ModelConfig, type: str, kernels: Kernels) -> None:
     """A prompt, then single tokens, against numpy doing the same arithmetic, for three models.
 
     They agree to float precision, unless some activation is so close to the middle between two
@@ -49,7 +49,7 @@ def check(config: ModelConfig, type: str, level: CpuLevel) -> None:
     for seed in range(3):
         model = random_model(config, type, seed)
         expected = reference_logits(model, TOKENS)
-        runner = make_runner(model, level)
+        runner = make_runner(model, kernels)
         try:
             errors.append([error_of(runner.forward(TOKENS[:10], 0), expected[9])])
             for position in range(10, len(TOKENS)):
@@ -62,8 +62,8 @@ def check(config: ModelConfig, type: str, level: CpuLevel) -> None:
 
 
 @pytest.mark.parametrize("type", FORMATS)
-def test_every_type_at_every_level(level: CpuLevel, type: str) -> None:
-    check(TINY, type, level)
+def test_every_type_at_every_level(kernels: Kernels, type: str) -> None:
+    check(TINY, type, kernels)
 
 
 @pytest.mark.parametrize(
@@ -79,21 +79,21 @@ def test_every_type_at_every_level(level: CpuLevel, type: str) -> None:
     ],
     ids=["qwen2", "qwen3", "both", "untied-mha", "mqa", "llama3-rope", "linear-rope"],
 )
-def test_every_shape_and_flag(config: ModelConfig) -> None:
+def test_every_shape_and_flag(best_kernels: Kernels, config: ModelConfig) -> None:
     fills_blocks = config.head_dim * config.n_heads % 32 == 0
-    check(config, "Q8_0" if fills_blocks else "F16", best_level())
+    check(config, "Q8_0" if fills_blocks else "F16", best_kernels)
 
 
-def test_widths_that_fill_no_block() -> None:
+def test_widths_that_fill_no_block(best_kernels: Kernels) -> None:
     config = with_flags(hidden_size=44, intermediate_size=70, head_dim=12, n_heads=4)
-    check(config, "F16", best_level())
+    check(config, "F16", best_kernels)
 
 
-def test_chunks_and_cached_positions_change_nothing() -> None:
+def test_chunks_and_cached_positions_change_nothing(best_kernels: Kernels) -> None:
     model = random_model(TINY, "BF16")
     tokens = np.random.default_rng(1).integers(0, TINY.vocab_size, 200).tolist()
     expected = reference_logits(model, tokens)[-1]
-    runner = make_runner(model, best_level(), threads=3)
+    runner = make_runner(model, best_kernels, threads=3)
     try:
         assert runner.forward(tokens[:MAX_CHUNK_TOKENS], 0, want_logits=False) is None
         logits = runner.forward(tokens[MAX_CHUNK_TOKENS:], MAX_CHUNK_TOKENS)
@@ -104,11 +104,11 @@ def test_chunks_and_cached_positions_change_nothing() -> None:
         runner.close()
 
 
-def test_threads_change_no_bit() -> None:
+def test_threads_change_no_bit(best_kernels: Kernels) -> None:
     model = random_model(TINY, "Q4_1")
     found = []
     for threads in (1, 2, 4):
-        runner = make_runner(model, best_level(), threads)
+        runner = make_runner(model, best_kernels, threads)
         try:
             logits = runner.forward(TOKENS, 0)
             assert logits is not None
@@ -118,20 +118,20 @@ def test_threads_change_no_bit() -> None:
     assert (found[0] == found[1]).all() and (found[0] == found[2]).all()
 
 
-def test_a_type_without_kernel_is_named() -> None:
+def test_a_type_without_kernel_is_named(best_kernels: Kernels) -> None:
     model = random_model(TINY, "F32")
     tensor = model.weights["blk.1.attn_v.weight"]
     foreign = dataclasses.replace(tensor, type=type(tensor.type)["Q6_K"])
     others = [t for t in model.weights.values() if t.name != tensor.name]
     broken = dataclasses.replace(model, weights=type(model.weights)([*others, foreign]))
     with pytest.raises(ModelError, match=r"'blk.1.attn_v.weight' is Q6_K, which has no CPU kernel"):
-        make_runner(broken, best_level())
+        make_runner(broken, best_kernels)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 def test_matches_transformers(
-    architecture: str, tmp_path: Path, tiny_hf: Callable[..., Path]
+    best_kernels: Kernels, architecture: str, tmp_path: Path, tiny_hf: Callable[..., Path]
 ) -> None:
     """A random model saved by `transformers` gives the logits that `transformers` computes."""
     torch = pytest.importorskip("torch")
@@ -159,7 +159,7 @@ def test_matches_transformers(
         shutil.copy(path, tmp_path)
     with torch.no_grad():
         expected = oracle(torch.tensor([TOKENS])).logits[0].numpy()
-    runner = make_runner(open_model(str(tmp_path)), best_level())
+    runner = make_runner(open_model(str(tmp_path)), best_kernels)
     try:
         assert error_of(runner.forward(TOKENS[:9], 0), expected[8]) < 1e-3  # keys are f16 here
         assert error_of(runner.forward(TOKENS[9:], 9), expected[-1]) < 1e-3
@@ -175,7 +175,7 @@ CONTINUATION = (
 
 @pytest.mark.slow
 def test_the_real_model_continues_as_the_reference_does(
-    smollm2_path: Path, level: CpuLevel
+    smollm2_path: Path, kernels: Kernels
 ) -> None:
     """llama.cpp's greedy answer, token by token, given what it said before.
 
@@ -186,7 +186,7 @@ def test_the_real_model_continues_as_the_reference_does(
     model = open_model(str(smollm2_path))
     prompt = model.tokenizer.encode("Once upon a time")
     answer = model.tokenizer.encode(CONTINUATION)
-    runner = make_runner(model, level)
+    runner = make_runner(model, kernels)
     gaps = []
     try:
         logits = runner.forward(prompt, 0)

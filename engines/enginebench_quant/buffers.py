@@ -1,0 +1,89 @@
+"""What lies between the embedding and the logits: rows of activations and scratch, made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enginebench_models import ModelConfig
+from enginebench_quant.kernels.crew import TASKS_PER_THREAD
+from enginebench_quant.kernels.decode_attention import part_floats
+from enginebench_quant.kernels.formats import BLOCK, BLOCK_BYTES
+from enginebench_quant.memory import zeros
+from enginebench_quant.packed import padded_columns
+
+__all__ = ["Activations", "Buffers", "heads_in_group"]
+
+FLOAT_BYTES = 4
+
+
+def heads_in_group(config: ModelConfig) -> int:
+    """Query heads that share a kv head."""
+    return config.n_heads // config.n_kv_heads
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Rows of activations, twice: as floats (`address`, rows of `stride` bytes) and quantized."""
+
+    floats: NDArray[np.float32]  # (tokens, padded columns)
+    blocks: NDArray[np.uint8]  # BLOCK_BYTES for each 32 of `floats`
+
+    @classmethod
+    def of(cls, tokens: int, columns: int) -> Activations:
+        padded = padded_columns(columns)
+        floats = zeros(tokens * padded * FLOAT_BYTES).view(np.float32).reshape(tokens, padded)
+        return cls(floats, zeros(tokens * padded // BLOCK * BLOCK_BYTES))
+
+    @property
+    def address(self) -> int:
+        return self.floats.ctypes.data
+
+    @property
+    def q8(self) -> int:
+        return self.blocks.ctypes.data
+
+    @property
+    def stride(self) -> int:
+        return int(self.floats.strides[0])
+
+    @property
+    def n_blocks(self) -> int:
+        return int(self.floats.shape[1]) // BLOCK
+
+
+class Buffers:
+    """Everything between the embedding and the logits, for chunks of up to `max_tokens`."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        max_tokens: int,
+        tile: int,
+        lanes: int,
+        capacity: int,
+        threads: int,
+    ) -> None:
+        q_size, kv_size = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+        self.max_tokens = max_tokens
+        self.x = Activations.of(max_tokens, config.hidden_size)
+        self.normed = Activations.of(max_tokens, config.hidden_size)
+        self.q = Activations.of(max_tokens, q_size)
+        self.k = Activations.of(max_tokens, kv_size)
+        self.v = Activations.of(max_tokens, kv_size)
+        self.attended = Activations.of(max_tokens, q_size)
+        self.gate = Activations.of(max_tokens, config.intermediate_size)
+        self.up = Activations.of(max_tokens, config.intermediate_size)
+        self.logits = Activations.of(1, config.vocab_size)
+        self.cos_sin = zeros(max_tokens * config.head_dim * FLOAT_BYTES).view(np.float32)
+        self.cos_sin = self.cos_sin.reshape(max_tokens, 2, config.head_dim // 2)
+        rows = max(tile, heads_in_group(config))
+        self.scratch_bytes = rows * (capacity + padded_columns(config.head_dim) + 2) * FLOAT_BYTES
+        self.scratch = zeros(self.scratch_bytes * threads)
+        self.splits = 1 if threads == 1 else -(-threads * TASKS_PER_THREAD // config.n_kv_heads)
+        part = part_floats(heads_in_group(config), config.head_dim, lanes) * FLOAT_BYTES
+        self.parts = zeros(config.n_kv_heads * self.splits * part)
+        self.state = np.zeros(2, np.int64)  # tokens of this launch, position of the first
