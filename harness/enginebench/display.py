@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -26,7 +26,7 @@ from enginebench.types import Cell, Plan
 
 __all__ = ["Display", "LiveDisplay", "PlainDisplay", "RunView", "display_for"]
 
-RATE_WINDOW_S = 5.0
+RATE_WINDOW_S = 10.0
 LINE_EVERY_S = 10.0
 SHOWN_CELLS = 12
 Clock = Callable[[], float]
@@ -103,7 +103,8 @@ class RunView:
 
     def name(self, cell: Cell) -> str:
         """`[3/12] paged block_size=16 · smollm2-135m · cpu:2 · c16`."""
-        parts = [cell.spec.label, cell.spec.model, str(cell.spec.hardware), str(cell.load)]
+        model = PurePath(cell.spec.model).name  # of a path or hub id, the end says it
+        parts = [cell.spec.label, model, str(cell.spec.hardware), str(cell.load)]
         repeated = self.plan is not None and any(other.repeat for other in self.plan.cells)
         if repeated:
             parts.append(f"repeat {cell.repeat + 1}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any
 
 from rich.table import Table
@@ -54,6 +55,7 @@ _ALWAYS = frozenset({"label", "load"})
 def result_table(results: ResultSet) -> Table:
     """Rows grouped by model, hardware and load, so that engines stand under each other."""
     frame = results.to_pandas()
+    frame["model"] = [PurePath(name).name for name in frame["model"]]
     frame["load"] = [str(result.cell.load) for result in results]
     repeated = frame["repeat"].nunique() > 1
     axes = [

@@ -22,7 +22,7 @@ class Clock:
 
 
 def plan_of(count: int, repeats: int = 1) -> Plan:
-    spec = EngineSpec("paged", "tiny", Hardware(cpu_threads=2))
+    spec = EngineSpec("paged", "hub/tiny", Hardware(cpu_threads=2))
     cells = tuple(
         Cell(
             i, spec, WorkloadSpec("fixed"), Load(users=i + 1), Budget(None, 10.0), repeat, 0, f"{i}"

@@ -190,3 +190,13 @@ def test_any_text_is_read_or_refused_as_a_user_error(key: str, text: str) -> Non
         parse_options({key: [text]})
     except UsageError as error:
         assert str(error)
+
+
+def test_the_documented_plan_is_read_and_shows_every_key(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "plan.md").read_text(encoding="utf-8")
+    example = document.split("```toml\n")[1].split("```")[0]
+    path = tmp_path / "plan.toml"
+    path.write_text(example)
+    raw = read_plan_file(path)
+    assert set(raw) | {"url"} == set(OPTION_KEYS)
+    assert parse_options(raw).settings[0] == Setting("paged", "block_size", ("16", "32"))

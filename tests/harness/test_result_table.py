@@ -20,7 +20,7 @@ FIGURES = {
     "peak_gpu_memory_bytes": [None, None],
 }
 COMMON = {
-    "model": ["tiny", "tiny"],
+    "model": ["/some/where/tiny", "/some/where/tiny"],
     "hardware": ["cpu:2", "cpu:2"],
     "workload": ["fixed", "fixed"],
     "users": [16, 1],
