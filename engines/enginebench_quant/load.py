@@ -9,7 +9,6 @@ from enginebench_models import Model
 from enginebench_models.cache import cache_folder
 from enginebench_quant.kernels.features import CpuLevel, choose_level
 from enginebench_quant.kernels.table import Kernels
-from enginebench_quant.memory import give_back_library
 from enginebench_quant.model import QuantModel
 from enginebench_quant.options import QuantOptions
 
@@ -22,9 +21,7 @@ def load_model(model: Model, options: QuantOptions, *, log: Callable[[str], None
     if level.name == "plain":
         log("no vector instructions are used here (cpu_level plain): answers are right, but slow")
     kernels = Kernels(level, cache_folder() / "kernels", log)
-    runner = QuantModel(model, kernels, context=options.context, threads=options.threads)
-    give_back_library("libllvmlite")  # tens of MB, and nothing is compiled from here on
-    return runner
+    return QuantModel(model, kernels, context=options.context, threads=options.threads)
 
 
 def _level(name: str) -> CpuLevel:

@@ -20,6 +20,7 @@ from enginebench_quant.buffers import Buffers
 from enginebench_quant.cache import KVCache
 from enginebench_quant.kernels.crew import Crew
 from enginebench_quant.kernels.table import Kernels
+from enginebench_quant.memory import give_back_library
 from enginebench_quant.packed import PackedWeights
 from enginebench_quant.program import ProgramWriter
 
@@ -38,7 +39,7 @@ class QuantModel:
         self.config = config
         self._kernels = kernels
         self._crew = Crew(threads, kernels.interpreter())
-        self._weights = PackedWeights(model, kernels, self._crew)
+        self._weights = PackedWeights(model, kernels)
         self._embedding_type = model.weights["token_embd.weight"].type
         self._embedding = model.weights["token_embd.weight"].data
         self.cache = KVCache(config, context, lanes=level.lanes, tile=tile)
@@ -57,6 +58,8 @@ class QuantModel:
         self._decode, self._prefill = writer.decode(), writer.prefill()
         self._logits = writer.logits()
         kernels.report()
+        give_back_library("libllvmlite")  # tens of MB, and nothing is compiled from here on
+        self._weights.fill(self._crew)
 
     def forward(
         self, tokens: Sequence[int], position: int, *, want_logits: bool = True

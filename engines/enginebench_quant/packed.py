@@ -66,18 +66,28 @@ class PackedWeights:
     """All weights that the kernels read, by their canonical names.
 
     The embedding table is packed only if it is also the output head; rows of it are looked up in
-    the file.
+    the file. Matrices have their addresses at once but are empty until `fill`, so that what needs
+    memory only for a while (compiling) can come between.
     """
 
-    def __init__(self, model: Model, kernels: Kernels, crew: Crew) -> None:
+    def __init__(self, model: Model, kernels: Kernels) -> None:
         self._config = model.config
-        self._kernels, self._crew = kernels, crew
+        self._lanes = kernels.level.lanes
         tensors = [t for t in model.weights.values() if self._is_read(t)]
         _check_types(tensors)
-        matrices = [tensor for tensor in tensors if _is_matrix(tensor)]
-        arena = Arena(sum(Arena.padded(int(np.prod(self._shape(t)))) for t in matrices))
-        self._matrices = {tensor.name: self._pack(tensor, arena) for tensor in matrices}
+        self._sources = {tensor.name: tensor for tensor in tensors if _is_matrix(tensor)}
+        sizes = [int(np.prod(self._shape(tensor))) for tensor in self._sources.values()]
+        arena = Arena(sum(map(Arena.padded, sizes)))
+        self._matrices = {n: self._reserve(t, arena) for n, t in self._sources.items()}
+        self._kernels = {matrix.kind: kernels.pack(matrix.kind) for matrix in self.matrices}
         self._vectors = {t.name: self._pad(t) for t in tensors if not _is_matrix(t)}
+
+    def fill(self, crew: Crew) -> None:
+        """Pack every matrix; the file's pages are given back one matrix after the other."""
+        for name, tensor in self._sources.items():
+            self._pack(tensor, self._matrices[name], crew)
+            tensor.release()
+        self._sources.clear()
 
     def matrix(self, name: str) -> PackedMatrix:
         return self._matrices[name]
@@ -102,11 +112,13 @@ class PackedWeights:
 
     def _shape(self, tensor: Tensor) -> tuple[int, int, int]:
         rows, columns = tensor.shape
-        return packed_shape(tensor.type.name, rows, columns, self._kernels.level.lanes)
+        return packed_shape(tensor.type.name, rows, columns, self._lanes)
 
-    def _pack(self, tensor: Tensor, arena: Arena) -> PackedMatrix:
-        kind, shape = tensor.type.name, self._shape(tensor)
-        packed = PackedMatrix(kind, arena.take(int(np.prod(shape))).reshape(shape))
+    def _reserve(self, tensor: Tensor, arena: Arena) -> PackedMatrix:
+        shape = self._shape(tensor)
+        return PackedMatrix(tensor.type.name, arena.take(int(np.prod(shape))).reshape(shape))
+
+    def _pack(self, tensor: Tensor, packed: PackedMatrix, crew: Crew) -> None:
         data, order = tensor.data, _row_order(self._config, tensor.name)
         values = {
             "source": data.ctypes.data,
@@ -118,11 +130,8 @@ class PackedWeights:
             "steps": packed.steps,
         }
         arguments = np.array([values[name] for name in PACK_ARGUMENTS], np.int64)
-        kernel = self._kernels.pack(kind)
-        tasks = split_tasks(kernel, arguments, packed.groups, self._crew.threads * TASKS_PER_THREAD)
-        self._crew.run(Program([tasks]))
-        tensor.release()
-        return packed
+        kernel, wanted = self._kernels[packed.kind], crew.threads * TASKS_PER_THREAD
+        crew.run(Program([split_tasks(kernel, arguments, packed.groups, wanted)]))
 
     def _pad(self, tensor: Tensor) -> NDArray[np.float32]:
         values = tensor.dequantize()
