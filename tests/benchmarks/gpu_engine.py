@@ -2,8 +2,8 @@
 
     PYTHONPATH=engines:harness python3 tests/benchmarks/gpu_engine.py --model synthetic:qwen2.5-3b
 
-For each batch size: a closed batch of prompts, all at once, until the last token. Prints the time to
-the first step that only decodes, the median step of the decoding, how long the host needed for it
+For each batch size: a closed batch of prompts, all at once, until the last token. Prints the time
+to the first step that only decodes, the median step of the decoding, how long the host needed for it
 (what is not hidden behind the GPU shows where host and step agree), and tokens a second over all.
 """
 
@@ -49,7 +49,7 @@ def requests(count: int, prompt: int, output: int, vocab_size: int) -> list[Gene
     return [
         GenerationRequest(
             f"{count}-{index}",
-            tuple(draw.randrange(1000, vocab_size - 1000) for _ in range(prompt)),
+            tuple(draw.randrange(vocab_size // 8, vocab_size) for _ in range(prompt)),
             output,
             SamplingParams(temperature=0.0),
         )
