@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
+from enginebench.gate import Gate
 from enginebench.types import Engine, Metric, ModelInfo, Report, Workload
 
 if TYPE_CHECKING:
@@ -67,6 +68,12 @@ def enginebench_resolve_model(name: str) -> ModelInfo | None:
 @hookspec
 def enginebench_commands() -> Sequence[click.Command]:
     """Commands that this plugin adds to `bench`; heavy imports inside their bodies only."""
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def enginebench_gate() -> Gate | None:
+    """What judges, for `bench check`, whether one arm is slower than the other."""
     raise NotImplementedError
 
 

@@ -20,6 +20,7 @@ import pluggy
 
 from enginebench import hookspecs
 from enginebench.errors import ModelError, UsageError
+from enginebench.gate import Gate
 from enginebench.types import Engine, Metric, ModelInfo, Report, Workload
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "commands",
     "driver_command",
     "engines",
+    "gate",
     "metrics",
     "plugin_manager",
     "provided_commands",
@@ -206,6 +208,14 @@ def driver_command(manager: PluginManager | None = None) -> Sequence[str]:
     if command is None:
         raise UsageError("no plugin provides a load driver; reinstall enginebench")
     return command
+
+
+def gate(manager: PluginManager | None = None) -> Gate:
+    """What judges two arms for `bench check`."""
+    found: Gate | None = (manager or plugin_manager()).hook.enginebench_gate()
+    if found is None:
+        raise UsageError("no plugin judges Runs; reinstall enginebench")
+    return found
 
 
 @cache

@@ -53,12 +53,12 @@ def notes(comparison: Comparison) -> Iterator[str]:
 
 
 def change_text(change: float | None) -> str:
-    """`+3.1%`, `-0.4%`; multiples where percents read badly."""
+    """`+3.1%`, `-0.4%`, and from twice on `2.5x`."""
     if change is None:
         return DASH
     if change > 1:
         return f"{change + 1:.3g}x"
-    return f"{change:+.1%}" if abs(change) < 0.1 else f"{change:+.0%}"
+    return f"{change:+.1%}"
 
 
 def place_titles(places: Sequence[Place]) -> Sequence[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from enginebench import hookimpl
+from enginebench.gate import Gate, GateRules, Judgement, LooksTaken
 from enginebench.results import CellResult, ResultSet
 from enginebench.types import Metric, MetricInfo, Report
 
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
     import click
 
 __all__ = [
+    "LazyGate",
     "LazyReport",
     "ServingMetrics",
     "enginebench_commands",
+    "enginebench_gate",
     "enginebench_metrics",
     "enginebench_reports",
 ]
@@ -58,6 +61,22 @@ class LazyReport:
         return cast(Sequence[Path], module.render(results, folder))
 
 
+class LazyGate:
+    """See `enginebench_reports.gate`."""
+
+    def judge(
+        self,
+        baseline: ResultSet,
+        current: ResultSet,
+        rules: GateRules,
+        looks: LooksTaken | None = None,
+    ) -> Judgement:
+        """See `Gate.judge`."""
+        from enginebench_reports.gate import judge
+
+        return judge(baseline, current, rules, looks)
+
+
 REPORTS: Sequence[Report] = (
     LazyReport("html", "One self-contained page, light and dark: report.html", "html"),
     LazyReport("markdown", "A summary for pull requests, with PNG plots: report.md", "markdown"),
@@ -75,6 +94,11 @@ def enginebench_metrics() -> Sequence[Metric]:
 @hookimpl
 def enginebench_reports() -> Sequence[Report]:
     return REPORTS
+
+
+@hookimpl
+def enginebench_gate() -> Gate:
+    return LazyGate()
 
 
 @hookimpl

@@ -44,6 +44,11 @@ class FakeMetric:
         return {self.columns[0].name: None}
 
 
+class FakeGate:
+    def judge(self, *arms: object) -> None:
+        raise NotImplementedError
+
+
 class FakePlugin:
     """Everything that a plugin can provide, under names that no built-in has."""
 
@@ -75,6 +80,10 @@ class FakePlugin:
     @hookimpl
     def enginebench_commands(self) -> list[click.Command]:
         return [click.Command(self.name)]
+
+    @hookimpl
+    def enginebench_gate(self) -> object | None:
+        return FakeGate() if self.name == "judge" else None
 
     @hookimpl
     def enginebench_driver_command(self) -> list[str] | None:
@@ -111,6 +120,14 @@ def test_driver_command_is_the_first_given(empty_manager: PluginManager) -> None
     add(empty_manager, FakePlugin("other"), "dist-a")
     add(empty_manager, FakePlugin("driver"), "dist-b")
     assert plugins.driver_command(empty_manager) == ["driver", "drive"]
+
+
+def test_the_gate_is_the_first_given(empty_manager: PluginManager) -> None:
+    with pytest.raises(UsageError, match="no plugin judges Runs"):
+        plugins.gate(empty_manager)
+    add(empty_manager, FakePlugin("other"), "dist-a")
+    add(empty_manager, FakePlugin("judge"), "dist-b")
+    assert isinstance(plugins.gate(empty_manager), FakeGate)
 
 
 def test_unknown_model_says_what_to_type(empty_manager: PluginManager) -> None:

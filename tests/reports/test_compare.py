@@ -154,7 +154,7 @@ def test_direction_can_be_demanded() -> None:
 
 @pytest.mark.parametrize(
     ("change", "text"),
-    [(0.031, "+3.1%"), (-0.004, "-0.4%"), (0.5, "+50%"), (1.5, "2.5x"), (0.0, "+0.0%")],
+    [(0.031, "+3.1%"), (-0.004, "-0.4%"), (0.5, "+50.0%"), (1.5, "2.5x"), (0.0, "+0.0%")],
 )
 def test_changes_as_text(change: float, text: str) -> None:
     assert change_text(change) == text
