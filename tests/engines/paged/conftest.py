@@ -1,0 +1,33 @@
+"""Tiny models of each architecture, for the CPU alone and on one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_references import Reference, make_reference
+
+
+@pytest.fixture
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there is a GPU, and with one thread: two would wait for each other all the time."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def references(
+    tmp_path_factory: pytest.TempPathFactory, tiny_hf: Callable[..., Path]
+) -> Callable[[str], Reference]:
+    """`references("qwen2")`: made when first asked for."""
+    made: dict[str, Reference] = {}
+
+    def get(architecture: str) -> Reference:
+        if architecture not in made:
+            folder = tmp_path_factory.mktemp(architecture)
+            made[architecture] = make_reference(architecture, folder, tiny_hf())
+        return made[architecture]
+
+    return get
