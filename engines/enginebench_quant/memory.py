@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ __all__ = ["Arena", "give_back_library", "zeros"]
 
 ALIGNMENT = 64
 HUGE_PAGE_BYTES = 2 << 20
-MADV_PAGEOUT = 21  # Linux 5.4; Python has no name for it
 
 
 def _map(n_bytes: int, advice: str) -> NDArray[np.uint8]:
@@ -54,21 +54,33 @@ def zeros(n_bytes: int) -> NDArray[np.uint8]:
     return _map(n_bytes, "MADV_NOHUGEPAGE")
 
 
-def give_back_library(name: str) -> int:
-    """Let the system drop the resident pages of a loaded library; returns the bytes concerned.
+def give_back_library(name: str) -> None:
+    """Drop the resident pages of a loaded library, and what the allocator holds but does not use.
 
-    Meant for one that has done its work (a compiler): its pages come back from the file if they
-    are ever used again, so this is safe at any time. Does nothing where there is no such advice.
+    Meant for a compiler that has done its work. Only mappings without a page of their own are
+    dropped: what is used again comes back from the file. Does nothing where there is no /proc.
     """
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
-        return 0
-    madvise = ctypes.CDLL(None, use_errno=True).madvise
-    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    total = 0
-    for line in maps.read_text().splitlines():
-        if name in line:
-            first, last = (int(part, 16) for part in line.split()[0].split("-"))
-            if madvise(first, last - first, MADV_PAGEOUT) == 0:
-                total += last - first
-    return total
+    libc = ctypes.CDLL(None)
+    if not Path("/proc/self/smaps").exists():
+        return
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    for first, last in _unmodified_mappings(name):
+        libc.madvise(first, last - first, mmap.MADV_DONTNEED)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def _unmodified_mappings(name: str) -> Iterator[tuple[int, int]]:
+    """Address ranges of a file whose path contains `name` that hold nothing but the file's bytes.
+
+    Reads smaps: a line of range, rights and path, then one for each figure.
+    """
+    bounds = (0, 0)
+    is_named = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            first, last = (int(part, 16) for part in words[0].split("-"))
+            bounds, is_named = (first, last), name in line
+        elif is_named and words[:2] == ["Anonymous:", "0"]:
+            yield bounds
