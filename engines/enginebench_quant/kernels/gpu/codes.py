@@ -1,0 +1,156 @@
+"""Pieces of kernels: tiles of packed blocks, their products with int8 activations, their values.
+
+A tile is (blocks, rows, words of a block): with blocks first, the compiler gives each lane whole
+blocks of 16 bytes, and neighbours in a row to neighbouring lanes. Planes with one number a block are
+addressed through `block ^ zero`, where `zero` is 0 but unknown to the compiler: it would otherwise
+widen those loads, spread them over other lanes, and move every number back through shared memory.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load_tile(
+    codes, high, scales, supers, row, block, inside, zero,
+    BLOCKS: tl.constexpr, BITS: tl.constexpr, SCALES: tl.constexpr,
+):  # fmt: skip
+    """All fields of blocks `block` in rows `row`; `inside` masks (blocks, rows, 1)."""
+    row_at = row.to(tl.int64)[None, :, None] * BLOCKS
+    word = tl.arange(0, 4)[None, None, :]
+    words = (row_at + block[:, None, None]) * 4 + word
+    low = tl.load(codes + words, mask=inside, other=0, eviction_policy="evict_first")
+    single = row_at + (block ^ zero)[:, None, None]
+    first_high = low
+    second_high = low
+    if BITS == 5:
+        first_high = tl.load(high + single, mask=inside, other=0)
+    elif BITS == 6:
+        first_high = tl.load(high + single * 2, mask=inside, other=0)
+        second_high = tl.load(high + single * 2 + 1, mask=inside, other=0)
+    elif BITS == 8:
+        first_high = tl.load(high + words, mask=inside, other=0, eviction_policy="evict_first")
+    scale = tl.load(scales + single, mask=inside, other=0)
+    over = scale
+    if (SCALES == "k") | (SCALES == "k16"):
+        at = row.to(tl.int64)[None, :, None] * (BLOCKS // 8) + ((block ^ zero) // 8)[:, None, None]
+        over = tl.load(supers + at, mask=inside, other=0)
+    return low, first_high, second_high, scale, over
+
+
+@triton.jit
+def _half(word):
+    """The f16 in the low 16 bits of an i32."""
+    return (word & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+
+
+@triton.jit
+def tile_scales(scale, over, SCALES: tl.constexpr):
+    """Scale of the first half of each block, of the second half, and what each code adds."""
+    if SCALES == "d":
+        first = scale.to(tl.float32)
+        return first, first, first
+    elif SCALES == "dm":
+        first = _half(scale)
+        return first, first, _half(scale >> 16)
+    elif SCALES == "k":
+        pair = scale.to(tl.int32)
+        first = _half(over) * (pair & 0xFF).to(tl.float32)
+        return first, first, -(_half(over >> 16) * ((pair >> 8) & 0xFF).to(tl.float32))
+    else:
+        pair = scale.to(tl.int32)
+        unit = over.to(tl.float32)
+        first = unit * ((pair << 24) >> 24).to(tl.float32)
+        second = unit * (pair >> 8).to(tl.float32)
+        return first, second, first
+
+
+@triton.jit
+def tile_words(low, first_high, second_high, BITS: tl.constexpr):
+    """Codes of columns 0 to 15 and 16 to 31 of each block, a byte each: (blocks, rows, 4)."""
+    if BITS == 8:
+        return low, first_high
+    else:
+        first = low & 0x0F0F0F0F
+        second = (low >> 4) & 0x0F0F0F0F
+        word = tl.arange(0, 4)[None, None, :]
+        if BITS == 5:
+            first = first | (((first_high >> word) & 0x01010101) << 4)
+            second = second | (((first_high >> (word + 4)) & 0x01010101) << 4)
+        elif BITS == 6:
+            first = first | (((first_high >> (word * 2)) & 0x03030303) << 4)
+            second = second | (((second_high >> (word * 2)) & 0x03030303) << 4)
+        return first, second
+
+
+@triton.jit
+def byte_dot(codes, x, SIGNED: tl.constexpr, NATIVE: tl.constexpr):
+    """Sum over the four bytes of codes (signed or not) times x (signed)."""
+    if NATIVE:
+        if SIGNED:
+            return tl.inline_asm_elementwise(
+                "dp4a.s32.s32 $0, $1, $2, 0;", "=r,r,r", [codes, x],
+                dtype=tl.int32, is_pure=True, pack=1,
+            )  # fmt: skip
+        else:
+            return tl.inline_asm_elementwise(
+                "dp4a.u32.s32 $0, $1, $2, 0;", "=r,r,r", [codes, x],
+                dtype=tl.int32, is_pure=True, pack=1,
+            )  # fmt: skip
+    else:
+        total = codes * 0
+        for byte in tl.static_range(4):
+            code = (codes >> (8 * byte)) & 0xFF
+            if SIGNED:
+                code = (code ^ 0x80) - 0x80
+            total += code * ((((x >> (8 * byte)) & 0xFF) ^ 0x80) - 0x80)
+        return total
+
+
+@triton.jit
+def tile_product(
+    tile, x, R: tl.constexpr, BITS: tl.constexpr, SCALES: tl.constexpr, ZERO: tl.constexpr,
+    NATIVE: tl.constexpr,
+):  # fmt: skip
+    """The tile times the quantized activations `x`, summed over its blocks: (rows,) f32."""
+    low, first_high, second_high, scale, over = tile
+    first_x, second_x, x_scale, first_sum, second_sum = x
+    first, second = tile_words(low, first_high, second_high, BITS)
+    first = byte_dot(first, first_x[:, None, :], BITS == 8, NATIVE)
+    second = byte_dot(second, second_x[:, None, :], BITS == 8, NATIVE)
+    first_scale, second_scale, minimum = tile_scales(scale, over, SCALES)
+    BT: tl.constexpr = scale.shape[0]
+    first_scale = tl.reshape(first_scale, (BT, R))
+    if SCALES == "k16":
+        second_scale = tl.reshape(second_scale, (BT, R))
+        first = tl.sum(first, axis=2) - (ZERO * first_sum)[:, None]
+        second = tl.sum(second, axis=2) - (ZERO * second_sum)[:, None]
+        total = first_scale * first.to(tl.float32) + second_scale * second.to(tl.float32)
+    else:
+        dot = tl.sum(first + second, axis=2)
+        x_sum = first_sum + second_sum
+        if ZERO:
+            dot = dot - (ZERO * x_sum)[:, None]
+        total = first_scale * dot.to(tl.float32)
+        if (SCALES == "dm") | (SCALES == "k"):
+            minimum = tl.reshape(minimum, (BT, R))
+            total += minimum * x_sum.to(tl.float32)[:, None]
+    return tl.sum(total * x_scale[:, None], axis=0)
+
+
+@triton.jit
+def quantized(v, BT: tl.constexpr):
+    """Activations v (blocks, 32) as int8 with a scale a block, in the order of tile_words.
+
+    Words of columns 0 to 15 and 16 to 31 (blocks, 4), scales, and the sums of either half's codes.
+    """
+    largest = tl.max(tl.abs(v), axis=1)
+    inverse = tl.where(largest > 0, 127.0 / tl.where(largest > 0, largest, 1.0), 0.0)
+    steps = (v * inverse[:, None] + 12582912.0) - 12582912.0  # 1.5 * 2**23: rounds to even
+    code = tl.reshape(steps.to(tl.int32), (BT, 2, 16))
+    sums = tl.sum(code, axis=2)  # (blocks, 2)
+    shift = (tl.arange(0, 4) * 8)[None, None, None, :]
+    byte = (tl.reshape(code, (BT, 2, 4, 4)) & 0xFF) << shift
+    first, second = tl.split(tl.permute(tl.sum(byte, axis=3), (0, 2, 1)))
+    first_sum, second_sum = tl.split(sums)
+    return first, second, largest * (1.0 / 127.0), first_sum, second_sum

@@ -1,0 +1,29 @@
+"""Starting a kernel while the one before it ends (programmatic dependent launch, from sm_90 on).
+
+A decode step is hundreds of kernels of a few microseconds. Launched with `launch_options`, a
+kernel's programs are placed while the one before still runs, and ask for their first weights. The
+contract: a kernel calls `await_previous` before it reads anything that a kernel wrote and before
+it writes anything; until then it reads weights only.
+"""
+
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+
+@triton.jit
+def await_previous(PDL: tl.constexpr):
+    """Waits until all that earlier kernels wrote can be seen, then lets the next one start."""
+    if PDL:
+        gdc_wait()
+        gdc_launch_dependents()
+
+
+@lru_cache
+def launch_options(device: torch.device) -> dict[str, bool]:
+    """What a launcher adds to its kernel's arguments; the kernel takes PDL as a constexpr."""
+    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+    return {"PDL": True, "launch_pdl": True} if able else {"PDL": False}

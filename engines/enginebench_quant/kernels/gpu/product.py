@@ -1,0 +1,226 @@
+"""Products of quantized matrices with one vector, fused with what stands beside them in a layer.
+
+The vector's norm is part of the product: its weights are multiplied in before the vector is quantized to
+int8 (a scale for each 32, as the CPU kernels have it), the root mean square at the end. A program
+keeps the quantized vector in registers and walks over groups of rows; the next group's weights are
+on their way while one is multiplied, and the first group's before the kernel ahead has ended.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from enginebench_quant.kernels.gpu.codes import load_tile, quantized, tile_product
+from enginebench_quant.kernels.gpu.configs import ProductConfig, multiprocessors, product_config
+from enginebench_quant.kernels.gpu.dependent_launch import await_previous, launch_options
+from enginebench_quant.kernels.gpu.planes import Planes
+
+__all__ = ["gate_up", "product"]
+
+
+@triton.jit
+def _norm_weights(norm, BLOCKS: tl.constexpr, BT: tl.constexpr, NORM: tl.constexpr):
+    at = tl.arange(0, BT)[:, None] * 32 + tl.arange(0, 32)[None, :]
+    if NORM:
+        return tl.load(norm + at, mask=at < BLOCKS * 32, other=0.0)
+    else:
+        return at
+
+
+@triton.jit
+def _activations(x, weights, eps, BLOCKS: tl.constexpr, BT: tl.constexpr, NORM: tl.constexpr):
+    """x, quantized, and what remains to be multiplied in."""
+    at = tl.arange(0, BT)[:, None] * 32 + tl.arange(0, 32)[None, :]
+    v = tl.load(x + at, mask=at < BLOCKS * 32, other=0.0)
+    factor = 1.0
+    if NORM:
+        mean = tl.sum(tl.sum(v * v, axis=1), axis=0) / (BLOCKS * 32)
+        factor = tl.rsqrt(mean + eps)
+        v = v * weights
+    return quantized(v, BT), factor
+
+
+@triton.jit
+def _tile_at(
+    planes, first, rows, zero,
+    BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr, BITS: tl.constexpr,
+    SCALES: tl.constexpr,
+):  # fmt: skip
+    row = first + tl.arange(0, R)
+    block = tl.arange(0, BT)
+    inside = (row < rows)[None, :, None]
+    if BLOCKS != BT:
+        inside = inside & (block < BLOCKS)[:, None, None]
+    codes, high, scales, supers = planes
+    return load_tile(
+        codes, high, scales, supers, row, block, inside, zero, BLOCKS, BITS, SCALES
+    )  # fmt: skip
+
+
+@triton.jit
+def _walk(
+    x, norm, eps, planes, bias, out, rows, zero, program, programs,
+    BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr, BITS: tl.constexpr,
+    SCALES: tl.constexpr, ZERO: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr,
+    ADD: tl.constexpr, NATIVE: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """One program's share of the rows of one matrix."""
+    tile = _tile_at(planes, program * R, rows, zero, BLOCKS, BT, R, BITS, SCALES)
+    weights = _norm_weights(norm, BLOCKS, BT, NORM)
+    await_previous(PDL)
+    v, factor = _activations(x, weights, eps, BLOCKS, BT, NORM)
+    for first in tl.range(program * R, rows, programs * R):
+        current = tile
+        tile = _tile_at(planes, first + programs * R, rows, zero, BLOCKS, BT, R, BITS, SCALES)
+        y = tile_product(current, v, R, BITS, SCALES, ZERO, NATIVE) * factor
+        row = first + tl.arange(0, R)
+        if BIAS:
+            y += tl.load(bias + row, mask=row < rows, other=0.0)
+        if ADD:
+            y += tl.load(out + row, mask=row < rows, other=0.0)
+        tl.store(out + row, y, mask=row < rows)
+
+
+@triton.jit
+def _product_kernel(
+    x, norm, eps, bias, out, zero,
+    codes, high, scales, supers, rows, programs,
+    below_codes, below_high, below_scales, below_supers, below_rows, below_programs,
+    BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr,
+    BITS: tl.constexpr, SCALES: tl.constexpr, ZERO: tl.constexpr,
+    BELOW: tl.constexpr, BELOW_BITS: tl.constexpr, BELOW_SCALES: tl.constexpr,
+    BELOW_ZERO: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr,
+    NATIVE: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    if BELOW:
+        if program < programs:
+            _walk(
+                x, norm, eps, (codes, high, scales, supers), bias, out, rows, zero,
+                program, programs, BLOCKS, BT, R, BITS, SCALES, ZERO, NORM, BIAS, ADD, NATIVE, PDL,
+            )  # fmt: skip
+        else:
+            _walk(
+                x, norm, eps, (below_codes, below_high, below_scales, below_supers),
+                bias + rows, out + rows, below_rows, zero, program - programs, below_programs,
+                BLOCKS, BT, R, BELOW_BITS, BELOW_SCALES, BELOW_ZERO, NORM, BIAS, ADD, NATIVE, PDL,
+            )  # fmt: skip
+    else:
+        _walk(
+            x, norm, eps, (codes, high, scales, supers), bias, out, rows, zero,
+            program, programs, BLOCKS, BT, R, BITS, SCALES, ZERO, NORM, BIAS, ADD, NATIVE, PDL,
+        )  # fmt: skip
+
+
+@triton.jit
+def _gate_up_kernel(
+    x, norm, eps, out, zero,
+    codes, high, scales, supers, up_codes, up_high, up_scales, up_supers, rows, programs,
+    BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr,
+    BITS: tl.constexpr, SCALES: tl.constexpr, ZERO: tl.constexpr,
+    UP_BITS: tl.constexpr, UP_SCALES: tl.constexpr, UP_ZERO: tl.constexpr,
+    NATIVE: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    gates = (codes, high, scales, supers)
+    ups = (up_codes, up_high, up_scales, up_supers)
+    gate = _tile_at(gates, program * R, rows, zero, BLOCKS, BT, R, BITS, SCALES)
+    up = _tile_at(ups, program * R, rows, zero, BLOCKS, BT, R, UP_BITS, UP_SCALES)
+    weights = _norm_weights(norm, BLOCKS, BT, True)
+    await_previous(PDL)
+    v, factor = _activations(x, weights, eps, BLOCKS, BT, True)
+    for first in tl.range(program * R, rows, programs * R):
+        this_gate = gate
+        this_up = up
+        following = first + programs * R
+        gate = _tile_at(gates, following, rows, zero, BLOCKS, BT, R, BITS, SCALES)
+        up = _tile_at(ups, following, rows, zero, BLOCKS, BT, R, UP_BITS, UP_SCALES)
+        g = tile_product(this_gate, v, R, BITS, SCALES, ZERO, NATIVE) * factor
+        u = tile_product(this_up, v, R, UP_BITS, UP_SCALES, UP_ZERO, NATIVE) * factor
+        row = first + tl.arange(0, R)
+        tl.store(out + row, g / (1.0 + tl.exp(-g)) * u, mask=row < rows)
+
+
+def product(
+    x: Tensor,
+    matrices: Sequence[Planes],
+    out: Tensor,
+    *,
+    norm: Tensor | None = None,
+    eps: float = 0.0,
+    bias: Tensor | None = None,
+    add: bool = False,
+    config: ProductConfig | None = None,
+) -> None:
+    """Twin of reference.product for one or two matrices (a second follows the first's rows)."""
+    upper, lower = matrices[0], matrices[-1]
+    if len(matrices) > 2:
+        raise ValueError(f"one launch multiplies one or two matrices, not {len(matrices)}")
+    rows = sum(matrix.rows for matrix in matrices)
+    _check(x, out, matrices, rows)
+    config = config or product_config(rows, upper.blocks)
+    most = multiprocessors(x.device) * config.programs_per_sm
+    groups = [triton.cdiv(matrix.rows, config.rows) for matrix in matrices]
+    programs = _shares(groups, [matrix.n_bytes for matrix in matrices], most)
+    _product_kernel[(sum(programs),)](
+        x, x if norm is None else norm, eps, out if bias is None else bias, out, 0,
+        *upper.tensors, upper.rows, programs[0], *lower.tensors, lower.rows, programs[-1],
+        BLOCKS=upper.blocks, BT=triton.next_power_of_2(upper.blocks), R=config.rows,
+        BITS=upper.format.bits, SCALES=upper.format.scales, ZERO=upper.format.zero,
+        BELOW=len(matrices) == 2, BELOW_BITS=lower.format.bits,
+        BELOW_SCALES=lower.format.scales, BELOW_ZERO=lower.format.zero,
+        NORM=norm is not None, BIAS=bias is not None, ADD=add, NATIVE=x.is_cuda,
+        num_warps=config.num_warps, **launch_options(x.device),
+    )  # fmt: skip
+
+
+def gate_up(
+    x: Tensor,
+    gate: Planes,
+    up: Planes,
+    out: Tensor,
+    *,
+    norm: Tensor,
+    eps: float,
+    config: ProductConfig | None = None,
+) -> None:
+    """Twin of reference.gate_up."""
+    _check(x, out, (gate, up), gate.rows)
+    config = config or _halved(product_config(2 * gate.rows, gate.blocks))
+    programs = min(
+        triton.cdiv(gate.rows, config.rows), multiprocessors(x.device) * config.programs_per_sm
+    )
+    _gate_up_kernel[(programs,)](
+        x, norm, eps, out, 0, *gate.tensors, *up.tensors, gate.rows, programs,
+        BLOCKS=gate.blocks, BT=triton.next_power_of_2(gate.blocks), R=config.rows,
+        BITS=gate.format.bits, SCALES=gate.format.scales, ZERO=gate.format.zero,
+        UP_BITS=up.format.bits, UP_SCALES=up.format.scales, UP_ZERO=up.format.zero,
+        NATIVE=x.is_cuda, num_warps=config.num_warps, **launch_options(x.device),
+    )  # fmt: skip
+
+
+def _halved(config: ProductConfig) -> ProductConfig:
+    """Two matrices at a time take twice the registers."""
+    return ProductConfig(max(2, config.rows // 2), config.num_warps, config.programs_per_sm)
+
+
+def _shares(groups: list[int], sizes: list[int], most: int) -> list[int]:
+    """Programs of each matrix: no more than it has groups of rows, else by bytes."""
+    if sum(groups) <= most:
+        return groups
+    shares = [max(1, min(g, round(most * size / sum(sizes)))) for g, size in zip(groups, sizes)]
+    return shares
+
+
+def _check(x: Tensor, out: Tensor, matrices: Sequence[Planes], rows: int) -> None:
+    for matrix in matrices:
+        if x.shape != (matrix.columns,):
+            raise ValueError(f"x has shape {tuple(x.shape)}, the matrix {matrix.columns} columns")
+    if out.shape != (rows,):
+        raise ValueError(f"out has shape {tuple(out.shape)}, the matrices have {rows} rows")
+    for name, tensor in (("x", x), ("out", out)):
+        if tensor.dtype != torch.float32 or not tensor.is_contiguous():
+            raise ValueError(f"{name} must be contiguous float32, it is {tensor.dtype}")

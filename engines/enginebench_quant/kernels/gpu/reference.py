@@ -1,0 +1,226 @@
+"""Plain torch twins of the GPU kernels: the oracle of their tests, and the path without a GPU.
+
+Everything writes into what it is given, as the kernels do. Shapes: T tokens of a chunk, N rows of a
+matrix, K columns; `span` (2,) i32 is a chunk's first position and count of tokens, `state` (2,)
+i32 a sequence's last token and its position; caches are (kv heads, capacity, head_dim) f16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from enginebench_quant.kernels.gpu.planes import Planes, values
+
+__all__ = [
+    "add_rms_norm",
+    "choose",
+    "decode_attention",
+    "expand",
+    "gate_up",
+    "prefill_attention",
+    "product",
+    "quantize_activations",
+    "rope_and_cache",
+    "scaled_logits",
+    "silu_mul",
+]
+
+
+def quantize_activations(x: Tensor) -> Tensor:
+    """What remains of x (K,) after blocks of 32 went through int8 and back."""
+    blocks = x.view(-1, 32)
+    largest = blocks.abs().amax(1, keepdim=True)
+    inverse = torch.where(largest > 0, 127.0 / largest, 0.0)
+    return (torch.round(blocks * inverse) * (largest * (1.0 / 127.0))).view(-1)
+
+
+def _prepared(x: Tensor, norm: Tensor | None, eps: float) -> tuple[Tensor, Tensor | float]:
+    """The vector as a product takes it, and the factor that its result gets."""
+    if norm is None:
+        return quantize_activations(x), 1.0
+    return quantize_activations(x * norm), torch.rsqrt(x.square().mean() + eps)
+
+
+def product(
+    x: Tensor,
+    matrices: Sequence[Planes],
+    out: Tensor,
+    *,
+    norm: Tensor | None = None,
+    eps: float = 0.0,
+    bias: Tensor | None = None,
+    add: bool = False,
+) -> None:
+    """out (N,) = matrices one below the other times (normed) x (K,); plus bias; plus out itself."""
+    vector, factor = _prepared(x, norm, eps)
+    y = torch.cat([values(matrix) @ vector for matrix in matrices]) * factor
+    if bias is not None:
+        y = y + bias
+    out.copy_(y + out if add else y)
+
+
+def gate_up(
+    x: Tensor, gate: Planes, up: Planes, out: Tensor, *, norm: Tensor, eps: float
+) -> None:
+    """out (N,) = silu(gate times normed x) * (up times normed x)."""
+    vector, factor = _prepared(x, norm, eps)
+    g, u = ((values(matrix) @ vector) * factor for matrix in (gate, up))
+    out.copy_(g / (1 + torch.exp(-g)) * u)
+
+
+def expand(matrix: Planes, out: Tensor, *, ids: Tensor | None = None) -> None:
+    """All rows of `matrix`, or rows `ids`, as numbers of out's type."""
+    rows = values(matrix)
+    out.copy_(rows if ids is None else rows[ids.long()])
+
+
+def add_rms_norm(
+    x: Tensor, delta: Tensor | None, weight: Tensor | None, eps: float, out: Tensor | None
+) -> None:
+    """x (T, N) f32 grows by `delta` in place; `out` becomes its RMS norm times `weight`."""
+    if delta is not None:
+        x += delta.float()
+    if out is not None:
+        assert weight is not None
+        out.copy_(x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight)
+
+
+def silu_mul(gate_up: Tensor, out: Tensor) -> None:
+    """(T, 2 * I), gates first, to (T, I)."""
+    gate, up = gate_up.float().chunk(2, -1)
+    out.copy_(gate / (1 + torch.exp(-gate)) * up)
+
+
+def _rotate(heads: Tensor, angles: Tensor, norm: Tensor | None, eps: float) -> Tensor:
+    """heads (T, H, D), angles (T, D): cosines then sines. Element i goes with i + D / 2."""
+    if norm is not None:
+        heads = heads * torch.rsqrt(heads.square().mean(-1, keepdim=True) + eps) * norm
+    cos, sin = angles[:, None].chunk(2, -1)
+    low, high = heads.chunk(2, -1)
+    return torch.cat((low * cos - high * sin, high * cos + low * sin), -1)
+
+
+def rope_and_cache(
+    qkv: Tensor,
+    span: Tensor,
+    cos_sin: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    q_out: Tensor,
+    *,
+    bias: Tensor | None = None,
+    q_norm: Tensor | None = None,
+    k_norm: Tensor | None = None,
+    eps: float = 0.0,
+) -> None:
+    """qkv (T, all heads * D): rotated queries to q_out (T, Hq, D) f16, keys and values cached.
+
+    cos_sin (positions, D) f32. Rows at and beyond the span's count are left alone.
+    """
+    start, count = (int(number) for number in span)
+    n_heads, head_dim = q_out.shape[1:]
+    n_kv_heads = k_cache.shape[0]
+    rows = qkv[:count].float() if bias is None else qkv[:count].float() + bias
+    heads = rows.view(count, -1, head_dim)
+    q, k, v = heads.split([n_heads, n_kv_heads, n_kv_heads], 1)
+    angles = cos_sin[start : start + count]
+    q_out[:count] = _rotate(q, angles, q_norm, eps).half()
+    k_cache[:, start : start + count] = _rotate(k, angles, k_norm, eps).half().transpose(0, 1)
+    v_cache[:, start : start + count] = v.half().transpose(0, 1)
+
+
+def prefill_attention(
+    q: Tensor, span: Tensor, k_cache: Tensor, v_cache: Tensor, out: Tensor
+) -> None:
+    """Causal attention of q (T, Hq, D) over positions 0 to span's end, to out (T, Hq, D)."""
+    start, count = (int(number) for number in span)
+    out[:count] = _attention(q[:count].float(), start, k_cache, v_cache).to(out.dtype)
+
+
+def _attention(q: Tensor, start: int, k_cache: Tensor, v_cache: Tensor) -> Tensor:
+    tokens, n_heads, head_dim = q.shape
+    end = start + tokens
+    group = n_heads // k_cache.shape[0]
+    k, v = (cache[:, :end].float().repeat_interleave(group, 0) for cache in (k_cache, v_cache))
+    scores = torch.einsum("thd,hsd->hts", q, k) * head_dim**-0.5
+    position = torch.arange(start, end, device=q.device)[:, None]
+    hidden = torch.arange(end, device=q.device) > position
+    weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+    return torch.einsum("hts,hsd->thd", weights, v)
+
+
+def decode_attention(
+    qkv: Tensor,
+    position: Tensor,
+    cos_sin: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    out: Tensor,
+    workspace: object,
+    *,
+    q_norm: Tensor | None = None,
+    k_norm: Tensor | None = None,
+    eps: float = 0.0,
+) -> None:
+    """One token: qkv (all heads * D,) f32 without rotation, position (1,) i32, out (Hq * D,) f32.
+
+    Its key and value are cached. `workspace` is the kernel's affair.
+    """
+    del workspace
+    head_dim = k_cache.shape[2]
+    q = torch.empty((1, out.shape[0] // head_dim, head_dim), dtype=torch.float16, device=out.device)
+    span = torch.cat((position, torch.ones_like(position)))
+    rope_and_cache(
+        qkv[None], span, cos_sin, k_cache, v_cache, q, q_norm=q_norm, k_norm=k_norm, eps=eps
+    )
+    out.copy_(_attention(q.float(), int(position), k_cache, v_cache).flatten())
+
+
+def scaled_logits(
+    logits: Tensor, seen: Tensor, counts: Tensor, settings: Tensor, out: Tensor
+) -> None:
+    """logits (V,) with penalties, over the temperature if that is not 0.
+
+    settings (4,) f32: temperature, repetition, presence, frequency penalty; seen (V,) i32: 1 for
+    tokens of the context; counts (V,) i32: how often each was generated.
+    """
+    heat, repetition, presence, frequency = settings
+    repeated = torch.where(logits > 0, logits / repetition, logits * repetition)
+    x = torch.where(seen > 0, repeated, logits)
+    x = x - torch.where(counts > 0, presence + frequency * counts, 0.0)
+    out.copy_(x / torch.where(heat > 0, heat, 1.0))
+
+
+def choose(
+    logits: Tensor,
+    seen: Tensor,
+    counts: Tensor,
+    settings: Tensor,
+    bar: Tensor,
+    seed: Tensor,
+    state: Tensor,
+    scratch: object,
+) -> None:
+    """The next token to state[0], state[1] + 1, and what the penalties must know.
+
+    Scaled logits below `bar` (1,) f32 are out. seed (1,) i64. Draws other noise than the kernel.
+    """
+    del scratch
+    key = torch.empty_like(logits)
+    scaled_logits(logits, seen, counts, settings, key)
+    if settings[0] > 0:
+        random = torch.Generator(logits.device).manual_seed(_draw_seed(seed, state))
+        noise = torch.empty_like(key).exponential_(generator=random).log_().neg_()
+        key = torch.where(key >= bar, key, -torch.inf) + noise
+    token = int(key.argmax())
+    state[0] = token
+    state[1] += 1
+    counts[token] += 1
+    seen[token] = 1
+
+
+def _draw_seed(seed: Tensor, state: Tensor) -> int:
+    return (int(seed) * 6364136223846793005 + int(state[1])) % (1 << 63)
