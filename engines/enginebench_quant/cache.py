@@ -23,9 +23,6 @@ class KVCache:
         heads = config.n_kv_heads * self.capacity * HALF_BYTES
         self._keys = [zeros(heads * config.head_dim) for _ in range(config.n_layers)]
         self._values = [zeros(heads * padded_dim) for _ in range(config.n_layers)]
-        self.bytes_per_position = (
-            config.n_layers * config.n_kv_heads * (config.head_dim + padded_dim) * HALF_BYTES
-        )
 
     def keys(self, layer: int) -> int:
         """Address of a layer's keys."""

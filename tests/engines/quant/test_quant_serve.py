@@ -98,7 +98,7 @@ def test_impossible_options_end_with_code_2(
 @pytest.mark.usefixtures("kernels_in_pytest_cache")
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is counted as Linux does")
 def test_memory_is_the_file_the_cache_and_150_mb(smollm2_path: Path) -> None:
-    """With the default context, half of it used: pages of the cache are taken as they are written."""
+    """With the default context, half of it used."""
     config, context = open_model(str(smollm2_path)).config, 4096
     position_bytes = config.n_layers * config.n_kv_heads * config.head_dim * 2 * 2
     with serving(smollm2_path):  # compiles, which may take more
