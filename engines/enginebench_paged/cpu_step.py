@@ -1,0 +1,201 @@
+"""A step on a CPU: few, large torch calls, since each call costs microseconds and a layer takes hundreds.
+
+Same results as `kernels.reference` but for rounding: the residual stream and the norms stay in float32.
+Keys and values are copied out of their blocks with one `index_select` each. Decodes of several sequences are
+one batched product over contexts padded to the longest; a prompt, or a single decode, goes through torch's
+fused attention alone. Blocks come from memory that was zeroed once, so what padding reads is finite and
+a mask is enough to hide it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from enginebench_models import ModelConfig
+from enginebench_paged.cache import KVCache
+from enginebench_paged.inputs import StepInputs
+
+__all__ = ["CpuStep"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """B sequences with one query each, contexts padded to C keys.
+
+    rows (B * kv_heads * blocks,) of the cache seen as (num_blocks * kv_heads, block_size * head_dim);
+    mask (B * kv_heads, group, C) is added to the scores.
+    """
+
+    tokens: slice
+    rows: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """One sequence with Q queries; rows as above, mask (group * Q, context) is added to the scores."""
+
+    tokens: slice
+    rows: Tensor
+    mask: Tensor
+
+
+class CpuStep:
+    """See `step_kernels.StepKernels`; `tables` holds the block table of every slot."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        rotary: Tensor,
+        x: StepInputs[Tensor],
+        tables: Tensor,
+        cache: KVCache,
+    ) -> None:
+        self._config, self._cache = config, cache
+        self._dtype = cache.keys[0].dtype
+        self._block_size = cache.keys[0].shape[2]
+        self._eps = torch.tensor(config.rms_norm_eps)
+        self._scale = config.head_dim**-0.5
+        cos, sin = rotary[x.positions].unsqueeze(1).chunk(2, dim=-1)
+        self._cos = torch.cat((cos, cos), dim=-1)  # (T, 1, head_dim)
+        self._sin = torch.cat((-sin, sin), dim=-1)
+        self._heads = torch.arange(config.n_kv_heads)[:, None]
+        self._written = self._rows_written(x.cache_slots)
+        self._groups = self._make_groups(x, tables)
+
+    # ------------------------------------------------------------ around the products
+
+    def begin(self, embedded: Tensor) -> Tensor:
+        return embedded.float()
+
+    def norm(self, residual: Tensor, weight: Tensor) -> Tensor:
+        return self._normed(residual, weight).to(self._dtype)
+
+    def add_norm(self, x: Tensor, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        residual = residual + x
+        return self.norm(residual, weight), residual
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        return functional.silu(gate).mul_(up)
+
+    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x / rms(x) * weight in float32, in fewer calls than torch's own rms_norm makes."""
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = torch.addcmul(self._eps, length, length, value=1 / x.shape[-1]).rsqrt_()
+        return (x * inverse).mul_(weight)
+
+    # ------------------------------------------------------------ attention
+
+    def attention(
+        self, qkv: Tensor, layer: int, q_norm: Tensor | None, k_norm: Tensor | None
+    ) -> Tensor:
+        heads, kv_heads = self._config.n_heads, self._config.n_kv_heads
+        turned, v = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
+        if q_norm is not None and k_norm is not None:
+            weight = torch.cat((q_norm.expand(heads, -1), k_norm.expand(kv_heads, -1)))
+            turned = self._normed(turned.float(), weight)
+        turned = self._rotate(turned)
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        head_dim = qkv.shape[-1]
+        keys.view(-1, head_dim).index_copy_(
+            0, self._written, turned[:, heads:].reshape(-1, head_dim)
+        )
+        values.view(-1, head_dim).index_copy_(0, self._written, v.reshape(-1, head_dim))
+        q = turned[:, :heads]
+        parts = [self._attend(q[group.tokens], keys, values, group) for group in self._groups]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _rotate(self, x: Tensor) -> Tensor:
+        """Element i of a head turns with element i + head_dim / 2."""
+        swapped = torch.roll(x, x.shape[-1] // 2, -1)
+        return (x * self._cos).addcmul_(swapped, self._sin).to(self._dtype)
+
+    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, group: _Batch | _Alone) -> Tensor:
+        flat = (keys.shape[0] * keys.shape[1], -1)
+        k = keys.view(flat).index_select(0, group.rows)
+        v = values.view(flat).index_select(0, group.rows)
+        return (
+            self._batch(q, k, v, group)
+            if isinstance(group, _Batch)
+            else self._alone(q, k, v, group)
+        )
+
+    def _batch(self, q: Tensor, k: Tensor, v: Tensor, group: _Batch) -> Tensor:
+        pairs, per_kv_head, context = group.mask.shape
+        head_dim = q.shape[-1]
+        k, v = k.view(pairs, context, head_dim), v.view(pairs, context, head_dim)
+        grouped = q.reshape(pairs, per_kv_head, head_dim)
+        scores = torch.baddbmm(group.mask, grouped, k.transpose(1, 2), alpha=self._scale)
+        return torch.bmm(scores.softmax(dim=-1), v).view(len(q), -1)
+
+    def _alone(self, q: Tensor, k: Tensor, v: Tensor, group: _Alone) -> Tensor:
+        queries, heads, head_dim = q.shape
+        kv_heads, context = self._config.n_kv_heads, group.mask.shape[1]
+        k = k.view(1, kv_heads, -1, head_dim)[:, :, :context]
+        v = v.view(1, kv_heads, -1, head_dim)[:, :, :context]
+        # the query heads that share a key head stand one below the other: (1, kv_heads, group * Q, D)
+        grouped = q.view(queries, kv_heads, -1, head_dim).permute(1, 2, 0, 3)
+        out = functional.scaled_dot_product_attention(
+            grouped.reshape(1, kv_heads, -1, head_dim),
+            k,
+            v,
+            attn_mask=group.mask[None, None],
+            scale=self._scale,
+        )
+        out = out.view(kv_heads, heads // kv_heads, queries, head_dim).permute(2, 0, 1, 3)
+        return out.reshape(queries, -1)
+
+    # ------------------------------------------------------------ once per step
+
+    def _rows_written(self, slots: Tensor) -> Tensor:
+        """Where a cache seen as (rows, head_dim) takes the keys of each token, head by head."""
+        block, offset = slots // self._block_size, slots % self._block_size
+        heads = block[:, None] * self._config.n_kv_heads + self._heads.T
+        return (heads * self._block_size + offset[:, None]).flatten()
+
+    def _make_groups(self, x: StepInputs[Tensor], tables: Tensor) -> list[_Batch | _Alone]:
+        own = tables[:, : x.sizes.width].index_select(0, x.sequence_slots).long()
+        lens, starts = x.context_lens.tolist(), x.query_starts.tolist()
+        groups: list[_Batch | _Alone] = []
+        first = 0
+        if x.sizes.decodes > 1:
+            first = x.sizes.decodes
+            groups.append(self._decodes(own[:first], x.context_lens[:first], max(lens[:first])))
+        for index in range(first, x.sizes.sequences):
+            tokens = slice(starts[index], starts[index + 1])
+            groups.append(self._sequence(own[index], lens[index], tokens))
+        return groups
+
+    def _decodes(self, blocks: Tensor, lens: Tensor, longest: int) -> _Batch:
+        count = -(-longest // self._block_size)
+        position = torch.arange(count * self._block_size)
+        hidden = position >= lens[:, None]  # (B, C)
+        window = self._config.sliding_window
+        if window is not None:
+            hidden |= position < lens[:, None] - window
+        per_kv_head = self._config.n_heads // self._config.n_kv_heads
+        mask = self._mask(hidden)[:, None, None].expand(
+            -1, self._config.n_kv_heads, per_kv_head, -1
+        )
+        rows = blocks[:, None, :count] * self._config.n_kv_heads + self._heads
+        return _Batch(slice(0, len(blocks)), rows.flatten(), mask.reshape(-1, *mask.shape[2:]))
+
+    def _sequence(self, blocks: Tensor, context: int, tokens: slice) -> _Alone:
+        key = torch.arange(context)
+        query = key[context - (tokens.stop - tokens.start) :, None]
+        hidden = key > query
+        window = self._config.sliding_window
+        if window is not None:
+            hidden |= key <= query - window
+        per_kv_head = self._config.n_heads // self._config.n_kv_heads
+        count = -(-context // self._block_size)
+        rows = blocks[:count] * self._config.n_kv_heads + self._heads
+        return _Alone(tokens, rows.flatten(), self._mask(hidden).repeat(per_kv_head, 1))
+
+    def _mask(self, hidden: Tensor) -> Tensor:
+        return torch.zeros(hidden.shape, dtype=self._dtype).masked_fill_(hidden, -torch.inf)
