@@ -9,21 +9,26 @@ Each block layout is a numpy record; a decoder gets n blocks of it and returns (
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enginebench.errors import ModelError
+from enginebench_models.block_fields import (
+    Blocks,
+    Bytes,
+    Decoder,
+    Floats,
+    by_group,
+    layout,
+    planes,
+    scale,
+)
+from enginebench_models.codebook_decoders import CODEBOOK_DECODERS
 from enginebench_models.ggml_types import GGMLType
 
 __all__ = ["DEQUANTIZABLE", "dequantize"]
-
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
-Blocks = NDArray[Any]
-Decoder = Callable[[Blocks], Floats]
 
 _CHUNK_VALUES = 1 << 18  # temporaries stay in the cache and small beside the result
 _IQ4_VALUES = np.array(
@@ -37,11 +42,11 @@ def dequantize(data: Bytes, type: GGMLType, shape: tuple[int, ...]) -> Floats:
     if type not in _DECODERS:
         known = ", ".join(t.name for t in DEQUANTIZABLE)
         raise ModelError(f"tensors of type {type.name} cannot be decoded (known: {known})")
-    layout, decode = _DECODERS[type]
+    record, decode = _DECODERS[type]
     flat = np.ascontiguousarray(data).reshape(-1)
     if flat.size * type.block_size != math.prod(shape) * type.block_bytes:
         raise ValueError(f"{flat.size} bytes of {type.name} do not make a tensor of {shape}")
-    blocks = flat.view(layout)
+    blocks = flat.view(record)
     values = np.empty((blocks.size, type.block_size), np.float32)
     step = _CHUNK_VALUES // type.block_size
     for start in range(0, blocks.size, step):
@@ -52,21 +57,6 @@ def dequantize(data: Bytes, type: GGMLType, shape: tuple[int, ...]) -> Floats:
 # ---------------------------------------------------------------- pieces that layouts share
 
 
-def _scale(field: Blocks) -> Floats:
-    """Half-precision scales of n blocks as (n, 1)."""
-    return field.astype(np.float32)[:, None]
-
-
-def _planes(packed: Bytes, bits: int, run: int) -> Bytes:
-    """Unpack `bits`-wide fields: every `run` bytes give 8 // bits runs of `run` values, low first.
-
-    (n, k * run) -> (n, k * 8 // bits * run)
-    """
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
-    fields = packed.reshape(len(packed), -1, 1, run) >> shifts & np.uint8((1 << bits) - 1)
-    return fields.reshape(len(packed), -1)
-
-
 def _single_bits(words: NDArray[np.uint32]) -> Bytes:
     """The 32 bits of each word, lowest first: (n,) -> (n, 32)."""
     return (words[:, None] >> np.arange(32, dtype=np.uint32) & np.uint32(1)).astype(np.uint8)
@@ -74,11 +64,6 @@ def _single_bits(words: NDArray[np.uint32]) -> Bytes:
 
 def _signed(fields: Bytes, offset: int) -> Floats:
     return fields.astype(np.float32) - np.float32(offset)
-
-
-def _by_group(scales: Floats, values: Floats) -> Floats:
-    """Multiply each group of values by its scale: (n, g), (n, g * k) -> (n, g, k)."""
-    return scales[..., None] * values.reshape(*scales.shape, -1)
 
 
 # ---------------------------------------------------------------- plain numbers
@@ -96,31 +81,31 @@ def _bf16(blocks: Blocks) -> Floats:
 
 
 def _q4_0(b: Blocks) -> Floats:
-    return _scale(b["d"]) * _signed(_planes(b["qs"], 4, 16), 8)
+    return scale(b["d"]) * _signed(planes(b["qs"], 4, 16), 8)
 
 
 def _q4_1(b: Blocks) -> Floats:
-    return _scale(b["d"]) * _planes(b["qs"], 4, 16).astype(np.float32) + _scale(b["m"])
+    return scale(b["d"]) * planes(b["qs"], 4, 16).astype(np.float32) + scale(b["m"])
 
 
 def _five_bits(b: Blocks) -> Bytes:
-    return _planes(b["qs"], 4, 16) | _single_bits(b["qh"]) << np.uint8(4)
+    return planes(b["qs"], 4, 16) | _single_bits(b["qh"]) << np.uint8(4)
 
 
 def _q5_0(b: Blocks) -> Floats:
-    return _scale(b["d"]) * _signed(_five_bits(b), 16)
+    return scale(b["d"]) * _signed(_five_bits(b), 16)
 
 
 def _q5_1(b: Blocks) -> Floats:
-    return _scale(b["d"]) * _five_bits(b).astype(np.float32) + _scale(b["m"])
+    return scale(b["d"]) * _five_bits(b).astype(np.float32) + scale(b["m"])
 
 
 def _q8_0(b: Blocks) -> Floats:
-    return _scale(b["d"]) * b["qs"].astype(np.float32)
+    return scale(b["d"]) * b["qs"].astype(np.float32)
 
 
 def _iq4_nl(b: Blocks) -> Floats:
-    return _scale(b["d"]) * _IQ4_VALUES[_planes(b["qs"], 4, 16)]
+    return scale(b["d"]) * _IQ4_VALUES[planes(b["qs"], 4, 16)]
 
 
 def _mxfp4(b: Blocks) -> Floats:
@@ -129,7 +114,7 @@ def _mxfp4(b: Blocks) -> Floats:
     tiny = np.uint32(0x00200000) << exponent  # exponents 0 and 1 make subnormal floats
     normal = (np.maximum(exponent, 1) - np.uint32(1)) << np.uint32(23)
     scale = np.where(exponent < 2, tiny, normal).astype(np.uint32).view(np.float32)
-    return scale[:, None] * _FP4_VALUES[_planes(b["qs"], 4, 16)]
+    return scale[:, None] * _FP4_VALUES[planes(b["qs"], 4, 16)]
 
 
 # ---------------------------------------------------------------- super-blocks of 256
@@ -138,17 +123,17 @@ def _mxfp4(b: Blocks) -> Floats:
 def _q2_k(b: Blocks) -> Floats:
     scales = b["scales"]  # (n, 16): low nibble scale, high nibble minimum
     low, high = scales & np.uint8(15), scales >> np.uint8(4)
-    steps = _by_group(_scale(b["d"]) * low, _planes(b["qs"], 2, 32).astype(np.float32))
-    return (steps - (_scale(b["dmin"]) * high)[..., None]).reshape(len(b), 256)
+    steps = by_group(scale(b["d"]) * low, planes(b["qs"], 2, 32).astype(np.float32))
+    return (steps - (scale(b["dmin"]) * high)[..., None]).reshape(len(b), 256)
 
 
 def _q3_k(b: Blocks) -> Floats:
     packed = b["scales"]  # 16 scales of 6 bits: 8 bytes of nibbles, then 4 bytes of bit pairs
-    nibbles, pairs = _planes(packed[:, :8], 4, 8), _planes(packed[:, 8:], 2, 4)
-    scales = _scale(b["d"]) * _signed(nibbles | pairs << np.uint8(4), 32)
-    high = _planes(b["hmask"], 1, 32) << np.uint8(2)  # a set bit means: do not subtract 4
-    values = (_planes(b["qs"], 2, 32) | high).astype(np.float32) - np.float32(4)
-    return _by_group(scales, values).reshape(len(b), 256)
+    nibbles, pairs = planes(packed[:, :8], 4, 8), planes(packed[:, 8:], 2, 4)
+    scales = scale(b["d"]) * _signed(nibbles | pairs << np.uint8(4), 32)
+    high = planes(b["hmask"], 1, 32) << np.uint8(2)  # a set bit means: do not subtract 4
+    values = (planes(b["qs"], 2, 32) | high).astype(np.float32) - np.float32(4)
+    return by_group(scales, values).reshape(len(b), 256)
 
 
 def _six_bit_pairs(packed: Bytes) -> tuple[Floats, Floats]:
@@ -165,34 +150,30 @@ def _six_bit_pairs(packed: Bytes) -> tuple[Floats, Floats]:
 
 def _affine_k(b: Blocks, values: Bytes) -> Floats:
     scales, minima = _six_bit_pairs(b["scales"])
-    steps = _by_group(_scale(b["d"]) * scales, values.astype(np.float32))
-    return (steps - (_scale(b["dmin"]) * minima)[..., None]).reshape(len(b), 256)
+    steps = by_group(scale(b["d"]) * scales, values.astype(np.float32))
+    return (steps - (scale(b["dmin"]) * minima)[..., None]).reshape(len(b), 256)
 
 
 def _q4_k(b: Blocks) -> Floats:
-    return _affine_k(b, _planes(b["qs"], 4, 32))
+    return _affine_k(b, planes(b["qs"], 4, 32))
 
 
 def _q5_k(b: Blocks) -> Floats:
-    return _affine_k(b, _planes(b["qs"], 4, 32) | _planes(b["qh"], 1, 32) << np.uint8(4))
+    return _affine_k(b, planes(b["qs"], 4, 32) | planes(b["qh"], 1, 32) << np.uint8(4))
 
 
 def _q6_k(b: Blocks) -> Floats:
-    values = _planes(b["ql"], 4, 64) | _planes(b["qh"], 2, 32) << np.uint8(4)
-    scales = _scale(b["d"]) * b["scales"].astype(np.float32)
-    return _by_group(scales, _signed(values, 32)).reshape(len(b), 256)
+    values = planes(b["ql"], 4, 64) | planes(b["qh"], 2, 32) << np.uint8(4)
+    scales = scale(b["d"]) * b["scales"].astype(np.float32)
+    return by_group(scales, _signed(values, 32)).reshape(len(b), 256)
 
 
 def _iq4_xs(b: Blocks) -> Floats:
     shifts = np.arange(0, 16, 2, dtype=np.uint16)
     high = (b["scales_h"][:, None] >> shifts & np.uint16(3)).astype(np.uint8)
-    low = _planes(b["scales_l"], 4, 1)
-    scales = _scale(b["d"]) * _signed(low | high << np.uint8(4), 32)
-    return _by_group(scales, _IQ4_VALUES[_planes(b["qs"], 4, 16)]).reshape(len(b), 256)
-
-
-def _layout(*fields: tuple[str, str] | tuple[str, str, int]) -> np.dtype[Any]:
-    return np.dtype(list(fields))
+    low = planes(b["scales_l"], 4, 1)
+    scales = scale(b["d"]) * _signed(low | high << np.uint8(4), 32)
+    return by_group(scales, _IQ4_VALUES[planes(b["qs"], 4, 16)]).reshape(len(b), 256)
 
 
 _D, _M, _DMIN = ("d", "<f2"), ("m", "<f2"), ("dmin", "<f2")
@@ -203,21 +184,22 @@ _DECODERS: dict[GGMLType, tuple[np.dtype[Any], Decoder]] = {
     GGMLType.F32: (np.dtype("<f4"), _plain),
     GGMLType.F16: (np.dtype("<f2"), _plain),
     GGMLType.BF16: (np.dtype("<u2"), _bf16),
-    GGMLType.Q4_0: (_layout(_D, _QS16), _q4_0),
-    GGMLType.Q4_1: (_layout(_D, _M, _QS16), _q4_1),
-    GGMLType.Q5_0: (_layout(_D, _QH, _QS16), _q5_0),
-    GGMLType.Q5_1: (_layout(_D, _M, _QH, _QS16), _q5_1),
-    GGMLType.Q8_0: (_layout(_D, ("qs", "i1", 32)), _q8_0),
-    GGMLType.IQ4_NL: (_layout(_D, _QS16), _iq4_nl),
-    GGMLType.MXFP4: (_layout(("e", "u1"), _QS16), _mxfp4),
-    GGMLType.Q2_K: (_layout(("scales", "u1", 16), _QS64, _D, _DMIN), _q2_k),
-    GGMLType.Q3_K: (_layout(("hmask", "u1", 32), _QS64, _SCALES12, _D), _q3_k),
-    GGMLType.Q4_K: (_layout(_D, _DMIN, _SCALES12, _QS128), _q4_k),
-    GGMLType.Q5_K: (_layout(_D, _DMIN, _SCALES12, ("qh", "u1", 32), _QS128), _q5_k),
+    GGMLType.Q4_0: (layout(_D, _QS16), _q4_0),
+    GGMLType.Q4_1: (layout(_D, _M, _QS16), _q4_1),
+    GGMLType.Q5_0: (layout(_D, _QH, _QS16), _q5_0),
+    GGMLType.Q5_1: (layout(_D, _M, _QH, _QS16), _q5_1),
+    GGMLType.Q8_0: (layout(_D, ("qs", "i1", 32)), _q8_0),
+    GGMLType.IQ4_NL: (layout(_D, _QS16), _iq4_nl),
+    GGMLType.MXFP4: (layout(("e", "u1"), _QS16), _mxfp4),
+    GGMLType.Q2_K: (layout(("scales", "u1", 16), _QS64, _D, _DMIN), _q2_k),
+    GGMLType.Q3_K: (layout(("hmask", "u1", 32), _QS64, _SCALES12, _D), _q3_k),
+    GGMLType.Q4_K: (layout(_D, _DMIN, _SCALES12, _QS128), _q4_k),
+    GGMLType.Q5_K: (layout(_D, _DMIN, _SCALES12, ("qh", "u1", 32), _QS128), _q5_k),
     GGMLType.Q6_K: (
-        _layout(("ql", "u1", 128), ("qh", "u1", 64), ("scales", "i1", 16), _D),
+        layout(("ql", "u1", 128), ("qh", "u1", 64), ("scales", "i1", 16), _D),
         _q6_k,
     ),
-    GGMLType.IQ4_XS: (_layout(_D, ("scales_h", "<u2"), ("scales_l", "u1", 4), _QS128), _iq4_xs),
+    GGMLType.IQ4_XS: (layout(_D, ("scales_h", "<u2"), ("scales_l", "u1", 4), _QS128), _iq4_xs),
+    **CODEBOOK_DECODERS,
 }
 DEQUANTIZABLE = tuple(_DECODERS)

@@ -59,8 +59,8 @@ def test_any_shape_with_the_same_rows_is_accepted():
 
 
 def test_a_type_without_decoder_is_named():
-    with pytest.raises(ModelError, match=r"TQ1_0 cannot be decoded \(known: F32"):
-        dequantize(np.zeros((1, 54), np.uint8), GGMLType.TQ1_0, (1, 256))
+    with pytest.raises(ModelError, match=r"Q8_K cannot be decoded \(known: F32"):
+        dequantize(np.zeros((1, 292), np.uint8), GGMLType.Q8_K, (1, 256))
 
 
 def test_bytes_that_do_not_fit_the_shape_are_refused():
