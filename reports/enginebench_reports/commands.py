@@ -1,4 +1,4 @@
-"""`bench compare`: Run folders against each other, on the terminal. Starts no engine."""
+"""`bench compare` and `bench claims`: Run folders on the terminal. Neither starts an engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from enginebench.errors import UsageError
+from enginebench.errors import StoreError, UsageError
 from enginebench.plugins import PluginManager
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from enginebench_reports.compare_arms import Arm
 
-__all__ = ["compare"]
+__all__ = ["claims", "compare"]
 
 PIPE_WIDTH = 200
 
@@ -52,6 +52,52 @@ def compare(manager: PluginManager, runs: Sequence[Path], metrics: str | None) -
         console.print(comparison_table(comparison))
         for note in notes(comparison):
             console.print(note, markup=False, style="dim")
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--claims",
+    "file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A TOML file of claims instead of the built-in ones.",
+)
+@click.option("--json", "json_file", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--markdown", "markdown_file", metavar="FILE", type=click.Path(path_type=Path))
+def claims(
+    runs: Sequence[Path], file: Path | None, json_file: Path | None, markdown_file: Path | None
+) -> None:
+    """Hold common claims about inference engines against Runs.
+
+    \b
+    bench claims runs/h100 runs/laptop
+    bench claims runs/mine --claims mine.toml --markdown claims.md
+
+    A claim holds, does not hold, or cannot be tested with these Runs; figures and cells say why.
+    """
+    from enginebench.store import load
+    from enginebench_reports.claims import judge_claims
+    from enginebench_reports.claims_documents import claims_table, json_text, markdown
+    from enginebench_reports.claims_file import built_in_claims, read_claims
+
+    chosen = built_in_claims() if file is None else read_claims(file)
+    results = load(*runs)
+    rulings = judge_claims(chosen, results)
+    _console().print(claims_table(rulings))
+    for path, text in (
+        (json_file, json_text(rulings)),
+        (markdown_file, markdown(rulings, results)),
+    ):
+        if path is not None:
+            _write(path, text)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _arms(runs: Sequence[Path], manager: PluginManager) -> Sequence[Arm]:

@@ -81,6 +81,7 @@ REPORTS: Sequence[Report] = (
     LazyReport("html", "One self-contained page, light and dark: report.html", "html"),
     LazyReport("markdown", "A summary for pull requests, with PNG plots: report.md", "markdown"),
     LazyReport("plots", "Every plot as PNG and SVG: plots/", "figures"),
+    LazyReport("claims", "Common claims, held against these Runs: claims.md", "claims_documents"),
     LazyReport("csv", "One row per cell with every metric: cells.csv", "csv_table"),
     LazyReport("json", "Cells, metrics, flags and definitions: report.json", "json_document"),
 )
@@ -103,6 +104,6 @@ def enginebench_gate() -> Gate:
 
 @hookimpl
 def enginebench_commands() -> Sequence[click.Command]:
-    from enginebench_reports.commands import compare
+    from enginebench_reports.commands import claims, compare
 
-    return [compare]
+    return [claims, compare]
