@@ -205,11 +205,7 @@ def _finding(
     test: RatioTest | FigureTest, where: str, cells: Sequence[str], values: Sequence[float]
 ) -> Finding:
     low, high = _interval(values)
-    value = (
-        math.exp(math.fsum(map(math.log, values)) / len(values))
-        if min(values) > 0
-        else (math.fsum(values) / len(values))
-    )
+    value = _middle(values)
     least = value if low is None else low
     most = value if high is None else high
     if test.at_least is not None:
@@ -220,6 +216,15 @@ def _finding(
         settled = "yes" if most < test.below else "open"
         settled = "no" if least >= test.below else settled
     return Finding(settled, where, tuple(cells), value, low, high)
+
+
+def _middle(values: Sequence[float]) -> float:
+    """The geometric mean; the arithmetic one where a figure is 0."""
+    if len(values) == 1:
+        return values[0]
+    if min(values) > 0:
+        return math.exp(math.fsum(map(math.log, values)) / len(values))
+    return math.fsum(values) / len(values)
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:

@@ -9,9 +9,11 @@ Every check goes through the gate's own statistics and stops as `bench check --a
 the same looks, at the first that settles it. A check has three comparisons (`--comparisons`) that
 share part of their luck, as throughput, TPOT and TTFT of one cell do.
 
-Without `--recorded`, run-level noise is simulated: each run has its own luck (log-normal, of the
-given coefficient of variation), the machine drifts slowly (shared by neighbours, as large as the
-noise itself), and one run in twenty is disturbed and slower by up to ten times the noise. With
+Without `--recorded`, run-level noise is simulated: each run has its own luck (log-normal), and the
+machine drifts slowly, as far as the luck itself reaches. In the rows marked "disturbed", one run in
+twenty is slower besides, by up to ten times the luck. The noise printed is what is left between
+neighbours, as a coefficient of variation of single runs: what identical runs right after one
+another would show. With
 `--recorded`, the noise is that of a real Run with many repeats, in the order in which it came,
 whatever is wrong with it: each check takes consecutive runs from a random place, and slowdowns are
 injected into the arm that plays the current one. Not collected by pytest.
@@ -37,9 +39,9 @@ from enginebench_reports.gate import assess
 from enginebench_reports.stats_sequential import Looks
 
 SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.10)
-NOISES = (0.005, 0.01, 0.02, 0.03)
+LUCK = ((0.005, 0.0), (0.01, 0.0), (0.02, 0.0), (0.03, 0.0), (0.005, 0.05), (0.01, 0.05))
+"""Coefficient of variation, and the share of disturbed runs."""
 SHARED_LUCK = 0.5
-DISTURBED = 0.05
 DRIFT_MEMORY = 0.98
 
 Floats = npt.NDArray[np.float64]
@@ -125,7 +127,7 @@ def _in_pairs(runs: Floats) -> Floats:
     return paired
 
 
-def _simulated(cv: float, comparisons: int) -> Runs:
+def _simulated(cv: float, disturbed_share: float, comparisons: int) -> Runs:
     def runs(rng: np.random.Generator, pairs: int) -> Floats:
         count = 2 * pairs
         shared, own = rng.normal(size=(1, count)), rng.normal(size=(comparisons, count))
@@ -136,7 +138,7 @@ def _simulated(cv: float, comparisons: int) -> Runs:
         for place, step in enumerate(steps):
             level = DRIFT_MEMORY * level + step
             drift[place] = level
-        disturbed = (rng.random(count) < DISTURBED) * rng.uniform(0, 10, count)
+        disturbed = (rng.random(count) < disturbed_share) * rng.uniform(0, 10, count)
         return cv * (luck + drift + disturbed)
 
     return runs
@@ -155,14 +157,25 @@ def _recorded(run: Path, metrics: Sequence[str]) -> tuple[str, Runs]:
         window: Floats = logs[:, places]
         return window
 
-    scatter = np.diff(logs, axis=1).std(axis=1) / math.sqrt(2)
-    return " / ".join(f"{each:.2%}" for each in scatter), runs
+    return " / ".join(f"{each:.2%}" for each in _neighbours(logs)), runs
+
+
+def _neighbours(logs: Floats) -> Floats:
+    """How much single runs scatter, from the differences between neighbours."""
+    scatter: Floats = np.diff(logs, axis=1).std(axis=1) / math.sqrt(2)
+    return scatter
 
 
 def _sources(options: argparse.Namespace) -> Sequence[tuple[str, Runs]]:
     if options.recorded is not None:
         return [_recorded(options.recorded, options.metrics.split(","))]
-    return [(f"{cv:.1%}", _simulated(cv, options.comparisons)) for cv in NOISES]
+    found = []
+    for cv, disturbed_share in LUCK:
+        runs = _simulated(cv, disturbed_share, options.comparisons)
+        scatter = _neighbours(runs(np.random.default_rng(0), 100_000)).mean()
+        name = f"{scatter:.1%}" + (", disturbed" if disturbed_share else "")
+        found.append((name, runs))
+    return found
 
 
 def _options() -> argparse.Namespace:
