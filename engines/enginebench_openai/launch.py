@@ -8,6 +8,7 @@ One place for both directions, so that what a plugin writes is what the server u
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class ServeArguments:
     api_key_file: Path | None
     max_body_bytes: int
     drain_s: float
+    engine_process: bool
     options: Mapping[str, OptionValue]
 
 
@@ -68,6 +70,7 @@ def parse_arguments(
         api_key_file=found["api_key_file"],
         max_body_bytes=int(found["max_body_mib"] * 2**20),
         drain_s=found["drain_s"],
+        engine_process=found["engine_process"],
         options={name: value for name, value in values.items() if value is not None},
     )
 
@@ -95,6 +98,19 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
         default=30.0,
         help="how long SIGTERM waits for requests in flight (default: %(default)g)",
     )
+    add(
+        "--engine-process",
+        action=argparse.BooleanOptionalAction,
+        default=_sees_gpu(),
+        help="run the engine in a process of its own, not in a thread (default: with a GPU, "
+        "which leaves the cores to it; here: %(default)s)",
+    )
+
+
+def _sees_gpu() -> bool:
+    """Whether this process may use an NVIDIA GPU, asked without loading anything."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    return shown not in ("", "-1") and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:

@@ -73,10 +73,18 @@ class _Stop:
 
 
 class EngineThread:
-    """Runs one engine. `post` is called from the engine's thread and must not block."""
+    """Runs one engine. `post` is called from the engine's thread and must not block; so is
+    `on_stats`, after steps that changed them.
+    """
 
-    def __init__(self, build: Callable[[], TokenEngine], post: Callable[[Event], None]) -> None:
-        self._build, self._post = build, post
+    def __init__(
+        self,
+        build: Callable[[], TokenEngine],
+        post: Callable[[Event], None],
+        *,
+        on_stats: Callable[[EngineStats], None] = lambda stats: None,
+    ) -> None:
+        self._build, self._post, self._on_stats = build, post, on_stats
         self._commands: queue.SimpleQueue[GenerationRequest | _Abort | _Stop] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.stats: EngineStats | None = None  # as of the last step; replaced, never changed
@@ -123,11 +131,16 @@ class EngineThread:
                 self._obey(engine, command)
             if engine.has_work():
                 outputs = engine.step()
-                self.stats = engine.stats()
+                self._note(engine.stats())
                 if outputs:
                     self._post(Stepped(outputs))
             else:
-                self.stats = engine.stats()
+                self._note(engine.stats())
+
+    def _note(self, stats: EngineStats) -> None:
+        if stats != self.stats:
+            self.stats = stats
+            self._on_stats(stats)
 
     def _take(self, wait_s: float | None) -> Iterator[GenerationRequest | _Abort | _Stop]:
         """All commands there are; waits for the first as long as told (None: for ever)."""

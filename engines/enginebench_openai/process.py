@@ -1,4 +1,4 @@
-"""The running server: uvicorn, the engine's thread and the front, and how all of it ends.
+"""The running server: uvicorn, the engine's thread or process, the front, and how all of it ends.
 
 SIGTERM, SIGINT -> no new connections -> drain -> engine closed -> 0
 a second signal -> requests in flight end with an error at once
@@ -22,6 +22,7 @@ import uvloop
 
 from enginebench.errors import BenchError
 from enginebench_openai.app import build_app
+from enginebench_openai.engine_process import EngineProcess
 from enginebench_openai.front import Front
 from enginebench_openai.loop import EngineThread, Event
 from enginebench_openai.metrics import ServerMetrics
@@ -43,13 +44,16 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(kw_only=True)
 class ServerProcess:
-    """Serves until told to stop. `on_ready` is called once, when requests are taken."""
+    """Serves until told to stop. `on_ready` is called once, when requests are taken.
+
+    `engine` is a process that builds it already, or what builds it in a thread of this one.
+    """
 
     name: str
     vocab_size: int
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
-    build_engine: Callable[[], TokenEngine]
+    engine: Callable[[], TokenEngine] | EngineProcess
     listener: socket.socket
     on_ready: Callable[[], None]
     api_key: str | None = None
@@ -71,12 +75,6 @@ class ServerProcess:
         metrics = ServerMetrics()
         self._front = Front(metrics, on_started=self.on_ready, on_died=self._mourn)
 
-        def post(event: Event) -> None:
-            loop.call_soon_threadsafe(self._front.receive, event)
-
-        engine = EngineThread(self.build_engine, post)
-        self._front.link = engine
-        metrics.engine_stats = lambda: engine.stats
         served = Served(
             name=self.name,
             vocab_size=self.vocab_size,
@@ -87,6 +85,9 @@ class ServerProcess:
             max_body_bytes=self.max_body_bytes,
         )
         self._server = _Server(self._config(served))
+        engine = await self._link(loop)  # events may come from here on
+        self._front.link = engine
+        metrics.engine_stats = lambda: engine.stats
         with _signals_to(self._on_signal):
             engine.start()
             await self._server.serve(sockets=[self.listener])
@@ -96,7 +97,17 @@ class ServerProcess:
             raise self._death
         return 0 if self._death is None else 1
 
-    async def _close(self, engine: EngineThread) -> None:
+    async def _link(self, loop: asyncio.AbstractEventLoop) -> EngineThread | EngineProcess:
+        if isinstance(self.engine, EngineProcess):
+            await self.engine.attach(self._front.receive)
+            return self.engine
+
+        def post(event: Event) -> None:
+            loop.call_soon_threadsafe(self._front.receive, event)
+
+        return EngineThread(self.engine, post)
+
+    async def _close(self, engine: EngineThread | EngineProcess) -> None:
         if not await asyncio.to_thread(engine.stop, CLOSE_ENGINE_S):
             logger.warning("the engine did not stop within %g s", CLOSE_ENGINE_S)
 

@@ -2,8 +2,8 @@
 
 In this order: the command line is read, the port is taken (a port in use ends it at once, before
 anything is loaded), the model's headers are opened, and the server answers while the engine is
-being built in a thread of its own: /health says 503 until requests are taken, and then a line
-`ready on http://...` is printed.
+being built in a thread or, where there is a GPU, a process of its own: /health says 503 until
+requests are taken, and then a line `ready on http://...` is printed.
 
 Exit codes: 0 after SIGTERM or SIGINT, with requests in flight finished or, after `--drain-s`, ended
 with an error; 2 for what the user can repair; 1 when the engine failed.
@@ -29,6 +29,7 @@ from enginebench_openai.launch import ServeArguments, parse_arguments, server_la
 
 if TYPE_CHECKING:
     from enginebench_models import Model
+    from enginebench_openai.engine_process import EngineProcess
     from enginebench_openai.protocol import TokenEngine
 
 __all__ = ["serve_main", "server_launch"]
@@ -64,6 +65,7 @@ def _serve(
 ) -> int:
     api_key = _api_key(arguments.api_key_file)
     with _listen(arguments.host, arguments.port) as listener:
+        engine = _engine_process(arguments, make_engine, listener)
         from enginebench_models import open_model
         from enginebench_openai.process import ServerProcess
 
@@ -73,7 +75,7 @@ def _serve(
             vocab_size=min(model.config.vocab_size, model.tokenizer.vocab_size),
             tokenizer=model.tokenizer,
             chat_template=model.chat_template,
-            build_engine=lambda: make_engine(model, arguments.options),
+            engine=engine or (lambda: make_engine(model, arguments.options)),
             listener=listener,
             api_key=api_key,
             max_body_bytes=arguments.max_body_bytes,
@@ -81,6 +83,24 @@ def _serve(
             on_ready=lambda: _announce(listener, time.perf_counter() - started),
         )
         return process.run()
+
+
+def _engine_process(
+    arguments: ServeArguments,
+    make_engine: Callable[[Model, Mapping[str, OptionValue]], TokenEngine],
+    listener: socket.socket,
+) -> EngineProcess | None:
+    """Forked before anything is loaded; it opens the model by itself."""
+    if not arguments.engine_process:
+        return None
+    from enginebench_openai.engine_process import EngineProcess
+
+    def build() -> TokenEngine:
+        from enginebench_models import open_model
+
+        return make_engine(open_model(arguments.model), arguments.options)
+
+    return EngineProcess(build, not_for_it=listener)
 
 
 def _announce(listener: socket.socket, ready_s: float) -> None:

@@ -156,7 +156,7 @@ class Running:
             name="fake",
             vocab_size=VOCAB,
             tokenizer=FakeTokenizer(),
-            build_engine=build,
+            engine=build,
             listener=listener,
             on_ready=lambda: None,
             **{"chat_template": FakeTemplate(), "drain_s": 5.0, **settings},

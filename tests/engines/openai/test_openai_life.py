@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from openai_fakes import Running, ScriptedEngine, http_get, http_post, serving, until
 
@@ -163,18 +164,24 @@ def test_what_does_not_end_in_time_is_told_so():
 # ---------------------------------------------------------------- the real process
 
 
-def serve(*arguments: str, script: str = "serve_fake.py", **env: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(HERE / script), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **env},
-    )
+@pytest.fixture(params=["--engine-process", "--no-engine-process"])
+def serve(request):
+    """Starts a server whose engine is a process, or a thread, of its own."""
+
+    def start(*arguments: str, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(HERE / "serve_fake.py"), request.param, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **env},
+        )
+
+    return start
 
 
 @pytest.fixture
-def started():
+def started(serve):
     processes = []
 
     def start(*arguments: str, **env: str) -> tuple[subprocess.Popen[str], str]:
@@ -225,7 +232,25 @@ def test_a_dead_engine_ends_it_with_code_1_and_its_traceback(started):
     assert "RuntimeError: this engine dies of a prompt" in process.stderr.read()
 
 
-def test_a_port_in_use_is_one_line_and_code_2():
+def test_an_engine_that_is_killed_ends_it_with_code_1(started):
+    process, url = started("--engine-process", "--step-ms=20")
+    client = Client(url, stream=True)
+    client.read_some()
+    (child,) = psutil.Process(process.pid).children()
+    child.kill()
+    assert b"the engine has died" in client.read_all()
+    assert process.wait(20) == 1
+    assert "was it killed?" in process.stderr.read()
+
+
+def test_the_engine_ends_with_a_server_that_is_killed(started):
+    process, _ = started("--engine-process")
+    (child,) = psutil.Process(process.pid).children()
+    process.kill()
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_port_in_use_is_one_line_and_code_2(serve):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -236,23 +261,27 @@ def test_a_port_in_use_is_one_line_and_code_2():
     assert errors.count("\n") == 1 and f"127.0.0.1:{port}" in errors and "--port 0" in errors
 
 
-def test_an_engine_that_cannot_be_built_is_one_line_and_code_2():
+def test_an_engine_that_cannot_be_built_is_one_line_and_code_2(serve):
     process = serve("--model", "fake", "--port", "0", "--step-ms=-1")
     output, errors = process.communicate(timeout=20)
     assert (process.returncode, output) == (2, "")
     assert errors == "error: step_ms must be 0 or more; got -1.0\n"
 
 
-def test_an_engine_defect_while_building_is_code_1_and_a_traceback():
+def test_an_engine_defect_while_building_is_code_1_and_a_traceback(serve):
     process = serve("--model", "fake", "--port", "0", "--broken")
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1 and "ZeroDivisionError" in errors
 
 
-def test_a_signal_while_the_engine_is_built_ends_it_at_once():
-    process = serve("--model", "fake", "--port", "0", "--build-s=60")
+def test_a_signal_while_the_engine_is_built_ends_it_at_once(serve):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = serve("--model", "fake", "--port", str(port), "--build-s=60")
     try:
         assert process.stderr.readline() == "building\n"
+        assert http_get(f"http://127.0.0.1:{port}/health").status_code == 503
         process.terminate()
         assert process.wait(10) == 0
     finally:
@@ -273,7 +302,7 @@ def test_the_key_from_the_environment_and_from_a_file(started, tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, "", " \n"])
-def test_a_key_file_without_a_key_is_refused(tmp_path, content):
+def test_a_key_file_without_a_key_is_refused(serve, tmp_path, content):
     file = tmp_path / "key"
     if content is not None:
         file.write_text(content)
