@@ -21,7 +21,15 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from enginebench_quant.kernels.gpu import configs, product
+from enginebench_quant.kernels.gpu import (
+    attention_decode,
+    attention_prefill,
+    choose,
+    configs,
+    elementwise,
+    expand,
+    product,
+)
 from enginebench_quant.kernels.gpu.planes import FORMATS
 
 SCALE_TYPES = {"d": "*fp16", "dm": "*i32", "k": "*i16", "k16": "*i16"}
@@ -91,8 +99,80 @@ def products() -> Iterator[Build]:
         )  # fmt: skip
 
 
+def expansions() -> Iterator[Build]:
+    for kind in ("Q4_0", "Q4_K", "Q6_K", "Q8_0"):
+        form = FORMATS[kind]
+        for chosen in (False, True):
+            constants = {
+                "BLOCKS": 128, "BT": 64, "R": 1 if chosen else 4, "BITS": form.bits,
+                "SCALES": form.scales, "ZERO": form.zero, "CHOSEN": chosen,
+            }  # fmt: skip
+            types = plane_types("", kind) | {"ids": "*i32", "out": "*fp32" if chosen else "*bf16"}
+            name = f"{'embed' if chosen else 'expand'} {kind}"
+            options = {"num_warps": 2 if chosen else 4}
+            yield Build(name, expand._expand_kernel, types, constants, options)
+
+
+def attention() -> Iterator[Build]:
+    caches = {"k_cache": "*fp16", "v_cache": "*fp16", "cos_sin": "*fp32", "span": "*i32"}
+    floats = dict.fromkeys(("q_norm", "k_norm", "partial", "partial_lse", "bias"), "*fp32")
+    types = caches | floats | {"position": "*i32", "arrived": "*i32"}
+    types |= {"eps": "fp32", "scale_log2": "fp32"}
+    for label, heads, kv_heads, dim in (
+        ("8B", 32, 8, 128), ("3B", 16, 2, 128), ("7B", 32, 32, 128), ("135M", 9, 3, 64),
+    ):  # fmt: skip
+        at_once = attention_decode._heads_at_once(heads // kv_heads)
+        constants = {
+            "N_HEADS": heads, "N_KV_HEADS": kv_heads, "HEADS": at_once, "HEADS_PAD": 16,
+            "HALF": dim // 2, "HALF_PAD": dim // 2, "D_PAD": dim, "TILE": attention_decode._TILE,
+            "SPLITS": 8, "SPLITS_PAD": 8, "NORMED": False,
+        }  # fmt: skip
+        options = {"num_warps": 4, "num_stages": 2}
+        kernel = attention_decode._decode_kernel
+        yield Build(
+            f"decode {label}", kernel, types | {"qkv": "*fp32", "out": "*fp32"}, constants, options
+        )
+        constants = {
+            "N_HEADS": heads, "GROUP": heads // kv_heads, "D": dim, "D_PAD": dim, "ROWS": 128,
+            "TILE": 64,
+        }  # fmt: skip
+        options = {"num_warps": 8, "num_stages": 3}
+        kernel = attention_prefill._prefill_kernel
+        yield Build(
+            f"prefill {label}", kernel, types | {"q": "*fp16", "out": "*bf16"}, constants, options
+        )
+        constants = {
+            "N_HEADS": heads, "N_KV_HEADS": kv_heads, "HALF": dim // 2, "HALF_PAD": dim // 2,
+            "HEADS": 4, "BIAS": True, "NORMED": False,
+        }  # fmt: skip
+        kernel = elementwise._rope_cache_kernel
+        rope = types | {"qkv": "*bf16", "q_out": "*fp16"}
+        yield Build(f"rope {label}", kernel, rope, constants, {"num_warps": 1})
+
+
+def rows() -> Iterator[Build]:
+    types = {"x": "*fp32", "delta": "*bf16", "weight": "*fp32", "out": "*bf16", "eps": "fp32"}
+    constants = {"COLUMNS": 4096, "BLOCK": 4096, "ADD": True, "NORM": True}
+    yield Build(
+        "add_rms_norm", elementwise._add_rms_norm_kernel, types, constants, {"num_warps": 8}
+    )
+    types = {"gate_up": "*bf16", "out": "*bf16"}
+    constants = {"COLUMNS": 14336, "BLOCK": 2048}
+    yield Build("silu_mul", elementwise._silu_mul_kernel, types, constants, {"num_warps": 4})
+    types = dict.fromkeys(("logits", "settings", "bar", "tile_key"), "*fp32")
+    types |= dict.fromkeys(("seen", "counts", "state", "tile_token", "arrived"), "*i32")
+    constants = {"TILE": choose.TILE, "TILES_PAD": 128}
+    kernel = choose._choose_kernel
+    yield Build(
+        "choose", kernel, types | {"seed": "*i64"}, constants, {"num_warps": 4}, ("n_tiles",)
+    )
+
+
 def builds() -> Iterator[Build]:
     yield from products()
+    yield from expansions()
+    yield from attention()
+    yield from rows()
 
 
 def compiled(build: Build, target: GPUTarget) -> Any:

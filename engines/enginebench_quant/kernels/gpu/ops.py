@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-__all__ = ["kernels"]
+__all__ = ["kernels", "workspace"]
 
 _HOMES = {
     "product": ("product", "gate_up"),
+    "dense": ("dense_product",),
     "expand": ("expand",),
     "elementwise": ("add_rms_norm", "rope_and_cache", "silu_mul"),
     "attention_decode": ("decode_attention",),

@@ -18,6 +18,7 @@ __all__ = [
     "add_rms_norm",
     "choose",
     "decode_attention",
+    "dense_product",
     "expand",
     "gate_up",
     "prefill_attention",
@@ -69,6 +70,25 @@ def gate_up(
     vector, factor = _prepared(x, norm, eps)
     g, u = ((values(matrix) @ vector) * factor for matrix in (gate, up))
     out.copy_(g / (1 + torch.exp(-g)) * u)
+
+
+def dense_product(
+    x: Tensor,
+    weight: Tensor,
+    out: Tensor,
+    *,
+    norm: Tensor | None = None,
+    eps: float = 0.0,
+    bias: Tensor | None = None,
+    add: bool = False,
+) -> None:
+    """As product, for one matrix (N, K) of plain numbers; x is not quantized."""
+    y = weight.float() @ (x if norm is None else x * norm)
+    if norm is not None:
+        y = y * torch.rsqrt(x.square().mean() + eps)
+    if bias is not None:
+        y = y + bias
+    out.copy_(y + out if add else y)
 
 
 def expand(matrix: Planes, out: Tensor, *, ids: Tensor | None = None) -> None:
