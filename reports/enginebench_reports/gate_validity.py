@@ -98,4 +98,5 @@ def _cautions(arm: Arm) -> Iterator[str]:
                 if flag.level == "caution":
                     found.setdefault(flag.name, []).append(f"{place}: {flag.reason}")
     for name, said in found.items():
-        yield f"{arm.name}: {name}, {len(said)} times, as in {said[0]}"
+        count = "1 cell" if len(said) == 1 else f"{len(said)} cells"
+        yield f"{arm.name}: {name} in {count}, as in {said[0]}"
