@@ -1,4 +1,4 @@
-"""Fields of quantized blocks: how scales, nibbles and bits are unpacked, for all layouts alike.
+"""Fields of quantized blocks: how scales, nibbles and bits are packed, for all layouts alike.
 
 Everything takes n blocks at once and keeps them in the first axis.
 """
@@ -11,12 +11,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Blocks", "Bytes", "Decoder", "Floats", "by_group", "layout", "planes", "scale"]
+__all__ = [
+    "IQ4_LEVELS",
+    "Blocks",
+    "Bytes",
+    "Decoder",
+    "Encoder",
+    "Floats",
+    "as_bytes",
+    "by_group",
+    "half",
+    "layout",
+    "pack",
+    "planes",
+    "scale",
+]
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Blocks = NDArray[Any]  # records of a layout
 Decoder = Callable[[Blocks], Floats]
+Encoder = Callable[[Floats], Bytes]  # (n, block_size) -> (n, block_bytes)
+
+IQ4_LEVELS = np.array(
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
+)
 
 
 def layout(*fields: tuple[str, str] | tuple[str, str, int]) -> np.dtype[Any]:
@@ -42,3 +61,22 @@ def planes(packed: Bytes, bits: int, run: int) -> Bytes:
 def by_group(scales: Floats, values: Floats) -> Floats:
     """Multiply each group of values by its scale: (n, g), (n, g * k) -> (n, g, k)."""
     return scales[..., None] * values.reshape(*scales.shape, -1)
+
+
+def pack(fields: Bytes, bits: int, run: int) -> Bytes:
+    """Undo `planes`: (n, k * 8 // bits * run) -> (n, k * run)."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+    shifted = fields.reshape(len(fields), -1, 8 // bits, run) << shifts
+    packed: Bytes = np.bitwise_or.reduce(shifted, axis=2)
+    return packed.reshape(len(fields), -1)
+
+
+def half(values: Floats) -> NDArray[np.float16]:
+    """Half precision; what is too large becomes infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype("<f2")
+
+
+def as_bytes(field: NDArray[Any]) -> Bytes:
+    """One number for each block as bytes: (n,) -> (n, itemsize)."""
+    return np.ascontiguousarray(field).view(np.uint8).reshape(len(field), -1)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from enginebench.errors import ModelError
 from enginebench_models.block_fields import (
+    IQ4_LEVELS,
     Blocks,
     Bytes,
     Decoder,
@@ -31,9 +32,6 @@ from enginebench_models.ggml_types import GGMLType
 __all__ = ["DEQUANTIZABLE", "dequantize"]
 
 _CHUNK_VALUES = 1 << 18  # temporaries stay in the cache and small beside the result
-_IQ4_VALUES = np.array(
-    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
-)
 _FP4_VALUES = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 
 
@@ -105,7 +103,7 @@ def _q8_0(b: Blocks) -> Floats:
 
 
 def _iq4_nl(b: Blocks) -> Floats:
-    return scale(b["d"]) * _IQ4_VALUES[planes(b["qs"], 4, 16)]
+    return scale(b["d"]) * IQ4_LEVELS[planes(b["qs"], 4, 16)]
 
 
 def _mxfp4(b: Blocks) -> Floats:
@@ -173,7 +171,7 @@ def _iq4_xs(b: Blocks) -> Floats:
     high = (b["scales_h"][:, None] >> shifts & np.uint16(3)).astype(np.uint8)
     low = planes(b["scales_l"], 4, 1)
     scales = scale(b["d"]) * _signed(low | high << np.uint8(4), 32)
-    return by_group(scales, _IQ4_VALUES[planes(b["qs"], 4, 16)]).reshape(len(b), 256)
+    return by_group(scales, IQ4_LEVELS[planes(b["qs"], 4, 16)]).reshape(len(b), 256)
 
 
 _D, _M, _DMIN = ("d", "<f2"), ("m", "<f2"), ("dmin", "<f2")

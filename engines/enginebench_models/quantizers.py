@@ -1,23 +1,24 @@
-"""Quantizers in plain numpy for the types whose blocks hold 32 values, and for the float types.
+"""Quantizers in plain numpy, byte for byte what ggml's reference quantizers give.
 
-Byte for byte what ggml's reference quantizers give. They make test models and synthetic weights;
-the k-quants need a search over scales and are not here.
+Those of the float types and of the legacy types, which round once, stand here; `k_quantizers` and
+`iq4_quantizers` search for good scales. numpy lets other threads run meanwhile: quantize parts of a
+tensor in several.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enginebench.errors import ModelError
+from enginebench_models.block_fields import Bytes, Encoder, Floats
 from enginebench_models.ggml_types import GGMLType
+from enginebench_models.iq4_quantizers import IQ4_ENCODERS
+from enginebench_models.k_quantizers import K_ENCODERS
 
 __all__ = ["QUANTIZABLE", "quantize"]
 
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
+_CHUNK_VALUES = 1 << 15  # the searches go over the values many times: they should stay in the cache
 
 
 def quantize(values: NDArray[np.floating], type: GGMLType) -> Bytes:
@@ -28,7 +29,13 @@ def quantize(values: NDArray[np.floating], type: GGMLType) -> Bytes:
     columns = values.shape[-1]
     row_bytes = type.row_bytes(columns)
     blocks = np.ascontiguousarray(values, np.float32).reshape(-1, type.block_size)
-    return _ENCODERS[type](blocks).reshape(-1, row_bytes)
+    encoded = np.empty((len(blocks), type.block_bytes), np.uint8)
+    step = _CHUNK_VALUES // type.block_size
+    with np.errstate(over="ignore", invalid="ignore"):  # scales that no half float can hold
+        for start in range(0, len(blocks), step):
+            chunk = blocks[start : start + step]
+            encoded[start : start + step] = _ENCODERS[type](chunk).reshape(len(chunk), -1)
+    return encoded.reshape(-1, row_bytes)
 
 
 def _inverse(scale: Floats) -> Floats:
@@ -106,7 +113,7 @@ def _q8_0(blocks: Floats) -> Bytes:
     return np.hstack([_half(scale), away_from_zero.astype(np.int8).view(np.uint8)])
 
 
-_ENCODERS: dict[GGMLType, Callable[[Floats], Bytes]] = {
+_ENCODERS: dict[GGMLType, Encoder] = {
     GGMLType.F32: _f32,
     GGMLType.F16: _half,
     GGMLType.BF16: _bf16,
@@ -115,5 +122,7 @@ _ENCODERS: dict[GGMLType, Callable[[Floats], Bytes]] = {
     GGMLType.Q5_0: _q5_0,
     GGMLType.Q5_1: _q5_1,
     GGMLType.Q8_0: _q8_0,
+    **K_ENCODERS,
+    **IQ4_ENCODERS,
 }
 QUANTIZABLE = tuple(_ENCODERS)

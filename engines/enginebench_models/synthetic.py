@@ -14,12 +14,13 @@ import numpy as np
 
 from enginebench.errors import ModelError, UnknownNameError
 from enginebench.types import ModelInfo
+from enginebench_models.block_fields import Bytes
 from enginebench_models.config import ModelConfig, expected_shapes
 from enginebench_models.ggml_types import GGMLType
 from enginebench_models.model import Model
 from enginebench_models.open_gguf import chat_template_from_gguf
 from enginebench_models.ordinary import ordinary_range
-from enginebench_models.quantizers import Bytes, quantize
+from enginebench_models.quantizers import quantize
 from enginebench_models.random_blocks import random_rows
 from enginebench_models.synthetic_shapes import SHAPES
 from enginebench_models.synthetic_vocabulary import vocabulary_metadata

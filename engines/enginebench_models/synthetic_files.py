@@ -13,13 +13,14 @@ import numpy as np
 from tokenizers import decoders
 
 from enginebench.errors import ModelError
+from enginebench_models.block_fields import Bytes
 from enginebench_models.config import ModelConfig
 from enginebench_models.ggml_types import GGMLType
 from enginebench_models.gguf import GGUFValue
 from enginebench_models.gguf_writer import write_gguf
 from enginebench_models.hf_names import hf_name
 from enginebench_models.model import Model
-from enginebench_models.quantizers import Bytes, quantize
+from enginebench_models.quantizers import quantize
 from enginebench_models.synthetic import open_synthetic
 from enginebench_models.synthetic_vocabulary import vocabulary_metadata
 from enginebench_models.weights import Tensor, Weights
