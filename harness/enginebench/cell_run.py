@@ -162,6 +162,7 @@ class _Attempt:
             measure_end_ns=done.measure_end_ns,
             client_cpu_s=done.client_cpu_s,
             max_loop_lag_s=done.max_loop_lag_s,
+            loop_lag_s_p99=done.loop_lag_s_p99,
         )
 
     def _failed(self, error: BenchError) -> CellStatus:

@@ -50,13 +50,16 @@ class DriveDone(msgspec.Struct, frozen=True, tag="done", tag_field="event"):
     """The steady state on the driver's monotonic clock, and what the driver itself cost.
 
     `measure_start_ns`..`measure_end_ns`: all users busy with measured requests. None when that
-    never happened. `max_loop_lag_s`: the longest time that the driver was late for a timer.
+    never happened. `client_cpu_s` is of the driver's one timed thread. How late the driver was for
+    its own timers, and so may have been for answers: `max_loop_lag_s` at worst, `loop_lag_s_p99` as
+    99th percentile (None where too few were kept).
     """
 
     measure_start_ns: int | None
     measure_end_ns: int | None
     client_cpu_s: float
     max_loop_lag_s: float
+    loop_lag_s_p99: float | None = None
 
 
 DriveEvent = DriveProgress | DriveDone

@@ -47,7 +47,8 @@ class CellStatus:
     `measure_start_ns` and `measure_end_ns` (driver clock) bound the steady state: from the moment
     that all users are busy with measured requests until the first of them has no more to send.
     `log_tail` is the end of the engine's log when the cell failed, `engine_exit_code` what it ended
-    with by itself (negative: the signal). `max_loop_lag_s`: how late the driver was at worst.
+    with by itself (negative: the signal). `max_loop_lag_s`: how late the driver was at worst;
+    `loop_lag_s_p99`: the 99th percentile of that.
     """
 
     state: Literal["ok", "failed", "pending"]
@@ -60,6 +61,7 @@ class CellStatus:
     client_cpu_s: float | None = None
     max_loop_lag_s: float | None = None
     engine_exit_code: int | None = None
+    loop_lag_s_p99: float | None = None
 
 
 @dataclass(frozen=True)
