@@ -218,3 +218,29 @@ def test_sigterm_stops_sending_and_keeps_what_there_is(tmp_path: Path, server: S
     made = records(tmp_path)
     assert sum(record.error is None for record in made) >= 3
     assert {record.error for record in made} <= {None, "stopped by the harness"}
+
+
+def test_an_open_loop_counts_from_its_first_answer_to_the_end_of_its_duration(
+    tmp_path: Path, server: Server
+) -> None:
+    budget = Budget(duration_s=0.5, warmup_requests=0)
+    *_, done = finish(start(tmp_path, server, Load(rate_rps=20.0), budget))
+    made = sorted(records(tmp_path), key=lambda record: record.request_index)
+    assert [record.request_index for record in made] == list(range(10))
+    assert isinstance(done, DriveDone) and done.measure_start_ns and done.measure_end_ns
+    begin_ns = made[0].scheduled_ns
+    assert done.measure_start_ns >= min(record.end_ns for record in made)
+    assert (done.measure_end_ns - begin_ns) / 1e9 == pytest.approx(0.5, abs=0.1)
+
+
+def test_sigterm_in_an_open_loop_records_what_was_under_way(tmp_path: Path, server: Server) -> None:
+    server.mode = "hung"
+    process = start(tmp_path, server, Load(rate_rps=50.0), Budget(duration_s=60, warmup_requests=0))
+    while len(server.bodies) < 5:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert isinstance(finish(process)[-1], DriveDone)
+    made = records(tmp_path)
+    assert len(made) >= 4
+    assert {record.error for record in made} == {"stopped by the harness"}
+    assert any(len(record.chunk_ns) == 1 for record in made)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enginebench_workloads.exchange import Exchange
 from enginebench_workloads.sse import read_answer, spread_tokens
-from enginebench_workloads.stream import Exchange
 
 MS = 1_000_000
 
@@ -16,7 +16,7 @@ def exchange(events: list[Any], *, status: int = 200, done: bool = True) -> Exch
     made = Exchange(sent_ns=0, status=status, end_ns=99 * MS)
     payloads = [e if isinstance(e, bytes) else json.dumps(e).encode() for e in events]
     for i, payload in enumerate([*payloads, *([b"[DONE]"] if done else [])]):
-        made.parts.append(((i + 1) * MS, b"data: " + payload + b"\n\n"))
+        made.body.append(((i + 1) * MS, b"data: " + payload + b"\n\n"))
     return made
 
 
@@ -63,7 +63,7 @@ def test_without_usage_a_chunk_is_counted_as_one_and_the_source_says_so() -> Non
 def test_several_events_in_one_read_share_its_stamp() -> None:
     made = Exchange(status=200)
     payload = b"".join(b"data: " + json.dumps(text(c)).encode() + b"\r\n\r\n" for c in "ab")
-    made.parts = [(7, payload), (9, b"data: [DONE]\r\n\r\n")]
+    made.body = [(7, payload), (9, b"data: [DONE]\r\n\r\n")]
     answer = read_answer(made)
     assert answer.chunk_ns == [7, 7] and answer.texts == ["a", "b"]
 
@@ -94,7 +94,7 @@ def test_a_bad_stream_is_a_record_with_an_error(made: Exchange, words: str) -> N
 
 def test_a_refusal_is_quoted() -> None:
     made = Exchange(status=400)
-    made.parts = [(1, b'{"error": {"message": "prompt is too long"}}')]
+    made.body = [(1, b'{"error": {"message": "prompt is too long"}}')]
     assert read_answer(made).error == "HTTP 400: prompt is too long"
 
 
@@ -109,6 +109,6 @@ def test_spread_tokens_adds_up(tokens: int, chunks: int) -> None:
 @given(st.binary(max_size=300))
 def test_garbage_never_raises(data: bytes) -> None:
     made = Exchange(status=200)
-    made.parts = [(1, data)]
+    made.body = [(1, data)]
     answer = read_answer(made)
     assert answer.error is not None or answer.finish_reason is not None or b"[DONE]" in data

@@ -8,18 +8,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
-from enginebench.types import Budget, Request
+from enginebench.types import Budget
 
-__all__ = ["Schedule", "Window"]
+__all__ = ["Phase", "Schedule", "Window"]
 
 Phase = Literal["warmup", "measure"]
+Request = TypeVar("Request")
 
 
 @dataclass(slots=True)
 class Window:
-    """The steady state: from the last user's first sending to the first user's last answer."""
+    """The steady state.
+
+    Closed loop: from the last user's first sending to the first user's last answer. Open loop, as
+    if there were one user: from the first answer's end (before, the server only fills up) to the
+    last sending.
+    """
 
     users: int
     started: int = 0
@@ -45,7 +51,7 @@ class Window:
         return self.start_ns, self.end_ns
 
 
-class Schedule:
+class Schedule(Generic[Request]):
     """Hands out requests in order: warm-up ones, then measured ones until the budget is spent."""
 
     def __init__(self, requests: Sequence[Request], budget: Budget) -> None:

@@ -1,6 +1,7 @@
 """What an answer meant: server-sent events of the OpenAI API, turned into a `RequestRecord`.
 
-Runs after the answer is complete, so its cost is not in the figures. Only chunks that carry
+Runs after the answer is complete, in steps that leave the driver time for what arrives meanwhile.
+Only chunks that carry
 generated text of any channel (text, content, reasoning, tool calls) count as chunks: role-only,
 empty and usage-only events do not. A chunk is not a token: how many tokens each held is taken from
 the server's usage, per chunk where offered.
@@ -9,16 +10,16 @@ the server's usage, per chunk where offered.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from enginebench.types import TokenCountSource
-from enginebench_workloads.stream import Exchange, HttpError, decode_body
+from enginebench_workloads.exchange import Exchange
 
-__all__ = ["Answer", "read_answer", "spread_tokens"]
+__all__ = ["Answer", "read_answer", "reading", "spread_tokens"]
 
 ERROR_CHARACTERS = 500
 
@@ -72,23 +73,36 @@ class Answer:
 
 
 def read_answer(exchange: Exchange) -> Answer:
-    """Parse a finished exchange. What is wrong with it stands in `error`, never in an exception."""
+    """`reading` in one go."""
+    steps = reading(exchange)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast(Answer, end.value)
+
+
+def reading(exchange: Exchange) -> Generator[None, None, Answer]:
+    """Parse a finished exchange, pausing after each event; returns the Answer.
+
+    What is wrong with it stands in `Answer.error`, never in an exception.
+    """
     answer = Answer()
+    if exchange.status != 200:
+        answer.error = _refusal(exchange.status, b"".join(data for _, data in exchange.body))
+        return answer
     try:
-        body, _ = decode_body(exchange)
-        if exchange.status != 200:
-            answer.error = _refusal(exchange.status, b"".join(data for _, data in body))
-            return answer
-        _read_events(body, answer)
-    except (HttpError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        yield from _read_events(exchange.body, answer)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         answer.error = f"malformed stream: {error}"[:ERROR_CHARACTERS]
     return answer
 
 
-def _read_events(body: Sequence[tuple[int, bytes]], answer: Answer) -> None:
+def _read_events(body: Sequence[tuple[int, bytes]], answer: Answer) -> Iterator[None]:
     running: list[int | None] = []  # completion tokens so far, as each chunk with text told them
     done = False
     for stamp, payload in _events(body):
+        yield
         if payload == b"[DONE]":
             done = True
             continue
@@ -111,17 +125,20 @@ def _events(body: Sequence[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     """The data of each event, stamped with the arrival of its last byte (the blank line)."""
     buffer = b""
     for stamp, data in body:
-        buffer += data.replace(b"\r\n", b"\n")
+        buffer += data
+        if b"\r" in buffer:
+            buffer = buffer.replace(b"\r\n", b"\n")
         *events, buffer = buffer.split(b"\n\n")
         for event in events:
-            payload = _payload(event)
-            if payload:
+            if payload := _payload(event):
                 yield stamp, payload
     if buffer.strip() and (payload := _payload(buffer)):
         yield body[-1][0], payload
 
 
 def _payload(event: bytes) -> bytes:
+    if event.startswith(b"data:") and b"\n" not in event:
+        return event[5:].strip()
     lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(lines)
 
@@ -131,16 +148,19 @@ def _generated(event: _Event, answer: Answer) -> str | None:
     found: str | None = None
     for choice in event.choices:
         answer.finish_reason = choice.finish_reason or answer.finish_reason
+        if choice.text:
+            found = (found or "") + choice.text
         delta = choice.delta or choice.message
-        texts = [choice.text]
         if delta is not None:
-            texts += [delta.reasoning_content or delta.reasoning, delta.content]
-            if delta.tool_calls:
-                found = found or ""
-        for text in texts:
-            if text:
-                found = (found or "") + text
+            found = _with_delta(found, delta)
     return found
+
+
+def _with_delta(found: str | None, delta: _Delta) -> str | None:
+    for text in (delta.reasoning_content or delta.reasoning, delta.content):
+        if text:
+            found = (found or "") + text
+    return "" if found is None and delta.tool_calls else found
 
 
 def _keep_usage(usage: _Usage, answer: Answer) -> None:

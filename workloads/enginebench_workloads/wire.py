@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import msgspec
 
 from enginebench.drive import DriveJob
 from enginebench.types import Message, Request
-from enginebench_workloads.stream import Address
+from enginebench_workloads.connection import Address
 
-__all__ = ["EXTENSIONS", "encode"]
+__all__ = ["EXTENSIONS", "WireRequest", "encode"]
 
 EXTENSIONS = ("continuous_usage_stats", "ignore_eos")
 """Fields beyond OpenAI's API: left out for a server that refuses them."""
 
 
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """A `Request` ready to be sent: `data` is head and JSON body."""
+
+    index: int
+    scheduled_s: float | None
+    data: bytes
+
+
 def encode(
     request: Request, job: DriveJob, address: Address, *, without: Collection[str] = ()
-) -> bytes:
-    """The whole request, head and JSON body; fields named in `without` are left out."""
+) -> WireRequest:
+    """Fields of the body that are named in `without` are left out."""
     stream_options = {"include_usage": True, "continuous_usage_stats": True}
     body: dict[str, object] = {
         "model": job.model_name,
@@ -41,4 +51,5 @@ def encode(
     ]
     if job.api_key is not None:
         head.append(f"Authorization: Bearer {job.api_key}")
-    return "\r\n".join([*head, "", ""]).encode() + payload
+    data = "\r\n".join([*head, "", ""]).encode() + payload
+    return WireRequest(request.index, request.scheduled_s, data)
