@@ -23,6 +23,10 @@ TOLERATED_ERROR_RATE = 0.01
 QUEUE_SHARE_OF_TTFT = 0.05
 QUEUE_FLOOR_S = 0.001
 BUSY_CLIENT_PERCENT = 80.0
+SATURATED_CLIENT_PERCENT = 95.0
+LAG_FLOOR_S = 0.001
+LATE_CLIENT_SHARE = 0.1
+SATURATED_CLIENT_SHARE = 0.5
 SHORT_WINDOW_SHARE = 1 / 3
 
 Figures = Mapping[str, float | None]
@@ -47,7 +51,9 @@ def flags(cell: CellResult, figures: Figures) -> Sequence[Flag]:
         *_lengths(cell),
         *_sample_size(figures),
         *_steadiness(cell, figures),
-        *_client(figures),
+        *_client_queue(figures),
+        *_client_cpu(figures),
+        *_client_lag(cell, figures),
         *_token_counts(cell),
     ]
     return sorted(found, key=lambda flag: flag.level == "caution")
@@ -128,11 +134,17 @@ def _steadiness(cell: CellResult, figures: Figures) -> Iterator[Flag]:
     window_s = figures.get("window_s")
     if window_s is None or not figures.get("requests_ok"):
         return
+    open_loop = cell.cell.load.users is None
     if not figures.get("window_is_steady"):
         yield Flag(
             "caution",
             "not_steady",
-            "all users were never busy at once: rates are over the whole span of the requests",
+            (
+                "no answer had ended before the last request was sent"
+                if open_loop
+                else "all users were never busy at once"
+            )
+            + ": rates are over the whole span of the requests",
         )
         return
     span_s = _span_s(cell)
@@ -144,7 +156,7 @@ def _steadiness(cell: CellResult, figures: Figures) -> Iterator[Flag]:
         )
 
 
-def _client(figures: Figures) -> Iterator[Flag]:
+def _client_queue(figures: Figures) -> Iterator[Flag]:
     delay = figures.get("client_queue_s_p99") or figures.get("client_queue_s_max")
     ttft = figures.get("ttft_s_p50")
     if delay and ttft and delay > max(QUEUE_FLOOR_S, QUEUE_SHARE_OF_TTFT * ttft):
@@ -154,12 +166,41 @@ def _client(figures: Figures) -> Iterator[Flag]:
             f"requests were sent up to {delay * 1e3:.1f} ms late by the client itself: compare "
             "TTFT from send",
         )
-    busy = figures.get("client_cpu_percent")
-    if busy and busy > BUSY_CLIENT_PERCENT:
+
+
+def _client_cpu(figures: Figures) -> Iterator[Flag]:
+    """The driver is one thread: what it measures near 100% of a core is itself."""
+    busy = figures.get("client_cpu_percent") or 0.0
+    if busy >= SATURATED_CLIENT_PERCENT:
+        yield Flag(
+            "invalid",
+            "client_saturated",
+            f"the load driver used {busy:.0f}% of its one core: these figures are its own",
+        )
+    elif busy > BUSY_CLIENT_PERCENT:
         yield Flag(
             "caution",
             "busy_client",
             f"the load driver used {busy:.0f}% of a core and may have been the bottleneck",
+        )
+
+
+def _client_lag(cell: CellResult, figures: Figures) -> Iterator[Flag]:
+    """Late for its own timers, the driver was as late for what it stamped."""
+    lag_s = cell.status.loop_lag_s_p99
+    shown = [figures.get(name) for name in ("ttft_s_p50", "chunk_gap_s_p50")]
+    shortest_s = min((value for value in shown if value), default=None)
+    if lag_s is None or shortest_s is None or lag_s <= LAG_FLOOR_S:
+        return
+    share = lag_s / shortest_s
+    if share > LATE_CLIENT_SHARE:
+        saturated = share > SATURATED_CLIENT_SHARE
+        yield Flag(
+            "invalid" if saturated else "caution",
+            "client_lag" if saturated else "client_late",
+            f"the load driver was up to {lag_s * 1e3:.1f} ms (p99) late for its own timers, against"
+            f" latencies of {shortest_s * 1e3:.1f} ms: it or its machine was too busy, and the"
+            " tails of TTFT and ITL are partly its own",
         )
 
 

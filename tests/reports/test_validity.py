@@ -104,9 +104,35 @@ def test_a_client_that_sends_late(tmp_path: Path) -> None:
 
 def test_a_client_that_has_no_time_left(tmp_path: Path) -> None:
     busy = data(FINE, **WINDOW)
-    samples = [{"t_ns": at * 500 * MS, "client_cpu_percent": 97.0} for at in range(5)]
+    samples = [{"t_ns": at * 500 * MS, "client_cpu_percent": 90.0} for at in range(5)]
     found = doubts(tmp_path, CellData(busy.status, (), FINE, samples))
-    assert "97%" in found["busy_client"].reason
+    assert "90%" in found["busy_client"].reason
+    full = [sample | {"client_cpu_percent": 99.0} for sample in samples]
+    found = doubts(tmp_path / "2", CellData(busy.status, (), FINE, full))
+    assert found["client_saturated"].level == "invalid" and "busy_client" not in found
+
+
+@pytest.mark.parametrize(
+    ("lag_ms", "flag"),
+    [(None, None), (0.9, None), (3.9, None), (4.1, "client_late"), (20.1, "client_lag")],
+)
+def test_a_client_late_for_its_own_timers(
+    tmp_path: Path, lag_ms: float | None, flag: str | None
+) -> None:
+    """FINE has TTFT 50 ms and gaps of 40 ms."""
+    lag_s = None if lag_ms is None else lag_ms / 1e3
+    found = doubts(tmp_path, data(FINE, **WINDOW, loop_lag_s_p99=lag_s))
+    assert [*found] == ([] if flag is None else [flag])
+    if flag is not None:
+        assert found[flag].level == ("invalid" if flag == "client_lag" else "caution")
+        assert f"{lag_ms} ms (p99) late" in found[flag].reason
+
+
+def test_an_open_loop_that_ended_before_its_first_answer(tmp_path: Path) -> None:
+    planned = cell(0, "paged", 0, rate_rps=4.0)
+    result = save(tmp_path / "run", [(planned, data(FINE))]).cells[0]
+    (flag,) = flags(result, serving_figures(result))
+    assert flag.name == "not_steady" and flag.reason.startswith("no answer had ended")
 
 
 def test_chunks_counted_as_tokens(tmp_path: Path) -> None:
