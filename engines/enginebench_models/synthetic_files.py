@@ -9,21 +9,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tokenizers import decoders
 
 from enginebench.errors import ModelError
-from enginebench_models.block_fields import Bytes
 from enginebench_models.config import ModelConfig
 from enginebench_models.ggml_types import GGMLType
-from enginebench_models.gguf import GGUFValue
+from enginebench_models.gguf_model import config_metadata, gguf_tensors
 from enginebench_models.gguf_writer import write_gguf
 from enginebench_models.hf_names import hf_name
 from enginebench_models.model import Model
-from enginebench_models.quantizers import quantize
 from enginebench_models.synthetic import open_synthetic
 from enginebench_models.synthetic_vocabulary import vocabulary_metadata
-from enginebench_models.weights import Tensor, Weights
+from enginebench_models.weights import Weights
 
 __all__ = ["write_synthetic_gguf", "write_synthetic_hf"]
 
@@ -35,10 +32,8 @@ def write_synthetic_gguf(name: str, path: Path) -> None:
     """Write `synthetic:NAME[@TYPE]` to a file that any GGUF engine can load."""
     model = open_synthetic(name)
     config = model.config
-    tensors = [_with_gguf_rows(tensor, config) for tensor in model.weights.values()]
-    if config.rope_scaling is not None:
-        tensors.append(_frequency_factors(config))
-    write_gguf(path, _metadata(name, config) | vocabulary_metadata(config.vocab_size), tensors)
+    metadata = config_metadata(name, config) | vocabulary_metadata(config.vocab_size)
+    write_gguf(path, metadata, gguf_tensors(model.weights, config))
 
 
 def write_synthetic_hf(name: str, folder: Path) -> None:
@@ -57,52 +52,6 @@ def write_synthetic_hf(name: str, folder: Path) -> None:
     settings = dict(template.special_tokens) | {"chat_template": template.source}
     kind = {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False}
     _write_json(folder / "tokenizer_config.json", settings | kind)
-
-
-# ---------------------------------------------------------------- GGUF
-
-
-def _metadata(name: str, config: ModelConfig) -> dict[str, GGUFValue]:
-    keys: dict[str, GGUFValue] = {
-        "block_count": config.n_layers,
-        "context_length": config.context_length,
-        "embedding_length": config.hidden_size,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.n_heads,
-        "attention.head_count_kv": config.n_kv_heads,
-        "attention.key_length": config.head_dim,
-        "attention.value_length": config.head_dim,
-        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        "rope.dimension_count": config.head_dim,
-        "rope.freq_base": config.rope_theta,
-        "vocab_size": config.vocab_size,
-    }
-    general: dict[str, GGUFValue] = {
-        "general.architecture": config.architecture,
-        "general.name": name,
-        "general.quantization_version": 2,
-    }
-    return general | {f"{config.architecture}.{key}": value for key, value in keys.items()}
-
-
-def _with_gguf_rows(tensor: Tensor, config: ModelConfig) -> Tensor:
-    """GGUF files of llama models hold the rows that rotate together side by side."""
-    heads = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads}.get(tensor.name.split(".")[-2])
-    if config.architecture != "llama" or heads is None:
-        return tensor
-
-    def load() -> Bytes:
-        rows = tensor.data.reshape(heads, 2, config.head_dim // 2, -1)
-        return np.ascontiguousarray(rows.swapaxes(1, 2))
-
-    return Tensor(tensor.name, tensor.type, tensor.shape, load)
-
-
-def _frequency_factors(config: ModelConfig) -> Tensor:
-    exponents = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
-    factors = config.rope_theta**-exponents / config.inverse_frequencies()
-    data = quantize(factors.astype(np.float32), GGMLType.F32)
-    return Tensor("rope_freqs.weight", GGMLType.F32, factors.shape, lambda: data)
 
 
 # ---------------------------------------------------------------- Hugging Face
