@@ -1,8 +1,12 @@
-"""Whole decode steps as CUDA graphs, one for each bucket of batch sizes.
+"""Whole steps as CUDA graphs, one for each bucket of sizes.
 
 A graph holds everything from the ids that the last step left on the device to the newly sampled ones:
 attention over the block tables, logits and sampling. Launching it costs one call instead of hundreds.
-Rows beyond the batch are padded: they belong to the spare slot and store nothing.
+Rows beyond the step's own are padded: they belong to the spare slot and store nothing.
+
+Decode graphs are for steps of one token a sequence, which all sample. Mixed graphs take any step of
+so many tokens: its decodes go through the kernel that also does the prefills, which does not split
+contexts, so steps that decode long ones are left to be launched kernel by kernel.
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ from enginebench_paged.inputs import Sizes, StepInputs, device_views, host_views
 from enginebench_paged.staging import fill, pad
 from enginebench_paged.step import StepPlan
 
-__all__ = ["DecodeGraphs", "buckets"]
+__all__ = ["StepGraphs", "decode_buckets", "mixed_buckets"]
+
+_LONGEST_UNSPLIT = 4096  # tokens of context
 
 
 class Forward(Protocol):
@@ -29,14 +35,22 @@ class Forward(Protocol):
     def __call__(self, x: StepInputs[Tensor]) -> tuple[Tensor, Tensor]: ...
 
 
-def buckets(max_batch: int) -> list[int]:
+def decode_buckets(max_batch: int) -> list[int]:
     """1, 2, 4, 8, then steps of 8 up to 64, of 16 up to 256, of 64 beyond; the last is max_batch."""
     sizes = [1, 2, 4, *range(8, 64, 8), *range(64, 256, 16), *range(256, max_batch, 64)]
     return [size for size in sizes if size < max_batch] + [max_batch]
 
 
+def mixed_buckets(step_tokens: int) -> list[int]:
+    """Steps of 128 up to 1024, of 256 up to 2048, of 512 beyond; the last is step_tokens."""
+    sizes = [*range(128, 1024, 128), *range(1024, 2048, 256), *range(2048, step_tokens, 512)]
+    return [size for size in sizes if size < step_tokens] + [step_tokens]
+
+
 @dataclass(frozen=True, slots=True)
-class _Captured:
+class Captured:
+    """One graph and the memory that it works on."""
+
     graph: torch.cuda.CUDAGraph
     packed: Tensor  # device memory that the graph reads its inputs from
     inputs: StepInputs[Tensor]
@@ -44,41 +58,63 @@ class _Captured:
     ids: Tensor
 
 
-class DecodeGraphs:
+class StepGraphs:
     """Captures all buckets when made, largest first, so that the others share its memory."""
 
-    def __init__(self, max_batch: int, device: torch.device, forward: Forward) -> None:
+    def __init__(
+        self,
+        max_batch: int,
+        step_tokens: int,
+        device: torch.device,
+        forward: Forward,
+        *,
+        mixed: bool,
+    ) -> None:
         self._spare_slot = max_batch
         self._device = device
         self._forward = forward
-        self._buckets = buckets(max_batch)
         self._pool: tuple[int, int] | None = None
-        self._captured = {size: self._capture(size) for size in reversed(self._buckets)}
+        self._mixed = [
+            self._capture(Sizes(size, max_batch, max_batch, decodes=0, max_query_len=size))
+            for size in reversed(mixed_buckets(step_tokens) if mixed else [])
+        ][::-1]
+        self._decode = [
+            self._capture(Sizes(size, size, size, decodes=size))
+            for size in reversed(decode_buckets(max_batch))
+        ][::-1]
 
-    def covers(self, sizes: Sizes) -> bool:
-        """Whether a step of these sizes is all decodes, and each samples."""
-        return sizes.decodes == sizes.tokens == sizes.samples
+    def find(self, sizes: Sizes, block_size: int) -> Captured | None:
+        """The smallest graph that can run a step of these sizes."""
+        if sizes.all_sampled:
+            graphs = self._decode
+        elif sizes.decodes and sizes.width * block_size > _LONGEST_UNSPLIT:
+            return None
+        else:
+            graphs = self._mixed
+        return next((one for one in graphs if one.inputs.sizes.tokens >= sizes.tokens), None)
 
     def run(
-        self, plan: StepPlan, sizes: Sizes, tables: NDArray[np.int32], block_size: int
+        self,
+        captured: Captured,
+        plan: StepPlan,
+        sizes: Sizes,
+        tables: NDArray[np.int32],
+        block_size: int,
     ) -> tuple[StepInputs[Tensor], Tensor, Tensor]:
-        """Replay the smallest graph that holds the step: its inputs, logits and ids, cut to size."""
-        bucket = next(size for size in self._buckets if size >= sizes.tokens)
-        captured = self._captured[bucket]
+        """Replay a graph that was found: its inputs, logits and ids, cut to size."""
         host = torch.empty(captured.packed.shape, dtype=torch.int64, pin_memory=True)
         views = host_views(host.numpy(), captured.inputs.sizes)
         fill(views, plan, tables, block_size)
-        pad(views, sizes.tokens, self._spare_slot)
+        pad(views, sizes, self._spare_slot)
         captured.packed.copy_(host, non_blocking=True)
         captured.graph.replay()
         used = _leading(captured.inputs, sizes)
         return used, captured.logits[: sizes.samples], captured.ids[: sizes.samples]
 
     @torch.inference_mode()
-    def _capture(self, size: int) -> _Captured:
-        sizes = Sizes(tokens=size, sequences=size, samples=size, decodes=size)
+    def _capture(self, sizes: Sizes) -> Captured:
         host = np.zeros(sizes.words, np.int64)
-        pad(host_views(host, sizes), 0, self._spare_slot)
+        pad(host_views(host, sizes), Sizes(0, 0, 0, 0), self._spare_slot)
         packed = torch.from_numpy(host).to(self._device)
         inputs = device_views(packed, sizes)
         self._warm_up(lambda: self._forward(inputs))
@@ -86,7 +122,7 @@ class DecodeGraphs:
         with torch.cuda.graph(graph, pool=self._pool):
             logits, ids = self._forward(inputs)
         self._pool = graph.pool()
-        return _Captured(graph, packed, inputs, logits, ids)
+        return Captured(graph, packed, inputs, logits, ids)
 
     def _warm_up(self, run: Callable[[], object]) -> None:
         """Once outside the graph: kernels are compiled, and libraries take their workspaces."""

@@ -32,6 +32,11 @@ class Sizes:
     width: int = 0  # block table columns that are looked at
 
     @property
+    def all_sampled(self) -> bool:
+        """Whether the tokens are one a sequence, and each of them samples."""
+        return self.decodes == self.tokens == self.samples
+
+    @property
     def words(self) -> int:
         """int64 words of the packed array; the two int32 fields share the last ones."""
         return 3 * self.tokens + self.sequences + 3 * self.samples + self.sequences + 1

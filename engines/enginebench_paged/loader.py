@@ -88,9 +88,7 @@ class _Loader:
             k_norm=self._head_norm(f"{prefix}attn_k_norm.weight"),
             output=Projection(self._matrix(f"{prefix}attn_output.weight")),
             mlp_norm=self._norm(f"{prefix}ffn_norm.weight"),
-            gate_up=Projection(
-                self._matrix(f"{prefix}ffn_gate.weight", f"{prefix}ffn_up.weight")
-            ),
+            gate_up=Projection(self._matrix(f"{prefix}ffn_gate.weight", f"{prefix}ffn_up.weight")),
             down=Projection(self._matrix(f"{prefix}ffn_down.weight")),
         )
 

@@ -53,7 +53,7 @@ class Transformer:
             hidden = layer.down(step.silu_mul(layer.gate_up(hidden)))
             if index + 1 < len(layers):
                 hidden, residual = step.add_norm(hidden, residual, layers[index + 1].input_norm)
-        if x.sizes.samples < x.sizes.tokens:
+        if not x.sizes.all_sampled:
             hidden, residual = hidden[x.sample_rows], residual[x.sample_rows]
         hidden, _ = step.add_norm(hidden, residual, self.weights.final_norm)
         return self.weights.head(hidden)

@@ -9,12 +9,12 @@ from torch import Tensor
 from enginebench_models import ModelConfig
 from enginebench_paged.cache import block_bytes, fitting_blocks
 from enginebench_paged.config import PagedConfig
-from enginebench_paged.graphs import Forward
+from enginebench_paged.graphs import Forward, decode_buckets, mixed_buckets
 from enginebench_paged.inputs import Sizes, StepInputs, device_views, host_views
 
 __all__ = ["gpu_block_count", "largest_step"]
 
-_GRAPH_BYTES = 512 << 20  # graphs keep their own pool of activations, and the driver its modules
+_GRAPH_BYTES = 1 << 30  # what the driver keeps of graphs
 
 
 @torch.inference_mode()
@@ -24,16 +24,26 @@ def gpu_block_count(config: PagedConfig, model: ModelConfig, forward: Forward) -
         return fitting_blocks(config.kv_memory_bytes, config, model)
     device = config.device
     torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
     forward(largest_step(config))
     torch.cuda.synchronize(device)
     free, total = torch.cuda.mem_get_info(device)
     reserved = torch.cuda.memory_reserved(device)
     others = total - free - reserved
     peak = torch.cuda.max_memory_allocated(device)
+    activations = peak - before
     torch.cuda.empty_cache()
-    graphs = _GRAPH_BYTES if config.cuda_graphs else 0
+    graphs = _graph_bytes(config, model, activations) if config.cuda_graphs else 0
     room = int(total * config.gpu_memory_fraction) - others - peak - graphs
     return fitting_blocks(room - block_bytes(config, model), config, model)
+
+
+def _graph_bytes(config: PagedConfig, model: ModelConfig, activations: int) -> int:
+    """Graphs share activations among themselves, in a pool of their own; each keeps its logits."""
+    rows = sum(decode_buckets(config.max_batch))
+    if config.chunked_prefill:
+        rows += config.max_batch * len(mixed_buckets(config.step_tokens))
+    return _GRAPH_BYTES + activations + rows * model.vocab_size * config.dtype.itemsize
 
 
 def largest_step(config: PagedConfig) -> StepInputs[Tensor]:

@@ -19,7 +19,7 @@ from enginebench_models import Model
 from enginebench_paged import loader
 from enginebench_paged.cache import KVCache, cpu_block_count
 from enginebench_paged.config import PagedConfig
-from enginebench_paged.graphs import DecodeGraphs
+from enginebench_paged.graphs import StepGraphs
 from enginebench_paged.inputs import Sizes, StepInputs, device_views, host_views
 from enginebench_paged.model import Transformer, rotary_table
 from enginebench_paged.profile import gpu_block_count
@@ -64,7 +64,13 @@ class Runner:
         self.cache = KVCache.allocate(blocks, config, shape)
         self._graphs = None
         if config.cuda_graphs:
-            self._graphs = DecodeGraphs(config.max_batch, device, self._forward)
+            self._graphs = StepGraphs(
+                config.max_batch,
+                config.step_tokens,
+                device,
+                self._forward,
+                mixed=config.chunked_prefill,
+            )
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> Launched:
@@ -81,10 +87,10 @@ class Runner:
     def _execute(self, plan: StepPlan) -> Tensor | None:
         sizes = sizes_of(plan, self.config.block_size)
         penalized = self._sampler.wants_penalties([piece.slot for piece in plan.pieces])
-        if self._graphs is not None and self._graphs.covers(sizes):
-            x, logits, ids = self._graphs.run(
-                plan, sizes, self._tables.host, self.config.block_size
-            )
+        block_size = self.config.block_size
+        graph = self._graphs.find(sizes, block_size) if self._graphs is not None else None
+        if self._graphs is not None and graph is not None:
+            x, logits, ids = self._graphs.run(graph, plan, sizes, self._tables.host, block_size)
         else:
             x = self._stage(plan, sizes)
             logits, ids = self._forward(x, draw=not penalized)
@@ -108,10 +114,12 @@ class Runner:
         return logits, ids
 
     def _complete(self, x: StepInputs[Tensor]) -> Tensor:
-        """Put in the ids that the host did not know, all among the decodes."""
-        decodes = x.sizes.decodes
-        known = x.token_ids[:decodes]
-        sampled = self._last_token[x.sequence_slots[:decodes]]
+        """Put in the ids that the host did not know: of decodes, whose tokens and sequences lie
+        in the same, leading rows.
+        """
+        rows = min(x.sizes.tokens, x.sizes.sequences)
+        known = x.token_ids[:rows]
+        sampled = self._last_token[x.sequence_slots[:rows]]
         torch.where(known < 0, sampled, known, out=known)
         return x.token_ids
 
@@ -128,4 +136,3 @@ class Runner:
         del self.cache, self._model, self.weights
         if self.config.device.type == "cuda":
             torch.cuda.empty_cache()
-

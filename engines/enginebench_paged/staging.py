@@ -64,14 +64,15 @@ def _token_ids(pieces: Sequence[Piece]) -> list[int]:
     return ids
 
 
-def pad(x: StepInputs[Ints], used: int, spare_slot: int) -> None:
-    """Make the rows from `used` on, one token each, compute nothing that anybody reads."""
-    x.token_ids[used:] = 0
-    x.positions[used:] = 0
-    x.cache_slots[used:] = -1
-    x.sequence_slots[used:] = spare_slot
-    x.sample_rows[used:] = np.arange(used, len(x.sample_rows))
-    x.sample_slots[used:] = spare_slot
-    x.sample_positions[used:] = 0
-    x.context_lens[used:] = 0
-    x.query_starts[used + 1 :] = np.arange(used + 1, len(x.query_starts))
+def pad(x: StepInputs[Ints], used: Sizes, spare_slot: int) -> None:
+    """Make the rows beyond those in use compute nothing that anybody reads."""
+    tokens, sequences, samples = used.tokens, used.sequences, used.samples
+    x.token_ids[tokens:] = 0
+    x.positions[tokens:] = 0
+    x.cache_slots[tokens:] = -1
+    x.sequence_slots[sequences:] = spare_slot
+    x.sample_rows[samples:] = 0
+    x.sample_slots[samples:] = spare_slot
+    x.sample_positions[samples:] = 0
+    x.context_lens[sequences:] = 0
+    x.query_starts[sequences + 1 :] = tokens

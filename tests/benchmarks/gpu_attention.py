@@ -113,12 +113,12 @@ def prefill(bench: Bench, ceilings: Ceilings) -> None:
         out = torch.empty_like(q)
 
         def calls(
-            config, q=q, k=k, v=v, table=table, lens=lens, starts=starts, n=queries, out=out,
+            config, q=q, k=k, v=v, table=table, lens=lens, starts=starts, out=out,
             scale=dim**-0.5,
         ):  # fmt: skip
             return [
                 lambda: prefill_attention(
-                    q, k, v, table, lens, starts, n, scale=scale, out=out, config=config
+                    q, k, v, table, lens, starts, scale=scale, out=out, config=config
                 )
             ]
 
@@ -170,6 +170,6 @@ def errors() -> dict[str, float]:
             if kind == "decode":
                 decode_attention(q, k, v, table, lens, out=out, **masks)
             else:
-                prefill_attention(q, k, v, table, lens, starts, max(queries), out=out, **masks)
+                prefill_attention(q, k, v, table, lens, starts, out=out, **masks)
             found[f"{kind} {label}"] = float((out.float() - expected).norm() / expected.norm())
     return found

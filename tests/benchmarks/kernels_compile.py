@@ -98,7 +98,7 @@ def _attention() -> Iterator[Build]:
             name = f"decode {label}{' split' if split else ''}"
             yield Build(name, attention_decode._decode_kernel, types, constants, options)
         tile = attention_decode.fitting_tile(prefill, prefill.rows, 2 * d_pad, CHIP.shared_bytes)
-        constants = common | {"ROWS": prefill.rows, "TILE": tile}
+        constants = common | {"ROWS": prefill.rows, "TILE": tile, "BATCH_PAD": 256}
         options = {"num_warps": prefill.num_warps, "num_stages": prefill.num_stages}
         yield Build(
             f"prefill {label}",
@@ -106,6 +106,7 @@ def _attention() -> Iterator[Build]:
             caches | lists,
             constants,
             options,
+            plain=("batch",),
         )
     types = {"partial": "*fp32", "partial_lse": "*fp32", "out": "*bf16", "context_lens": "*i32"}
     for splits, warps in ((4, 2), (128, 8)):

@@ -33,8 +33,10 @@ def silu_mul(gate_up: Tensor, *, out: Tensor | None = None) -> Tensor:
     require_shape("out", out, n_rows, columns)
     require_contiguous(out=out)
     if n_rows:
-        block = 1024
+        block = 1024 if n_rows > 16 else 256  # few rows: more programs share the latency
         grid = (n_rows, triton.cdiv(columns, block))
         options = launch_options(gate_up.device)
-        _silu_mul_kernel[grid](gate_up, out, COLUMNS=columns, BLOCK=block, num_warps=4, **options)
+        _silu_mul_kernel[grid](
+            gate_up, out, COLUMNS=columns, BLOCK=block, num_warps=block // 256, **options
+        )
     return out

@@ -4,8 +4,9 @@ steps).
 A program takes a few consecutive queries of one sequence with all query heads that share a key
 head, as rows of one tile, and walks over the keys that they see, this step's included: the cache
 already holds them. Tiles of keys that every row sees whole are done without a mask, the rest with
-one. Decode has its own kernel: here a lone query would leave most rows empty and its context
-unsplit.
+one. The grid follows from the numbers of tokens and sequences, not from the lengths, so that it
+fits a CUDA graph: each program finds its sequence, and a few find nothing to do. Decode has its
+own kernel: here a lone query would leave most rows empty and its context unsplit.
 """
 
 import math
@@ -93,7 +94,7 @@ def _walk_keys(
     return acc, total, best
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def _prefill_kernel(
     q,
     k_cache,
@@ -110,6 +111,8 @@ def _prefill_kernel(
     cache_stride_head,
     cache_stride_slot,
     table_stride,
+    batch,
+    BATCH_PAD: tl.constexpr,
     N_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     ROWS: tl.constexpr,
@@ -125,11 +128,16 @@ def _prefill_kernel(
     QUERIES: tl.constexpr = (
         ROWS // GROUP
     )  # a tile; where GROUP does not divide ROWS, rows are left over
-    sequence = tl.program_id(2)
     kv_head = tl.program_id(1)
+    # sequence i has the programs from starts[i] // QUERIES + i on: at least as many as tiles
+    index = tl.arange(0, BATCH_PAD)
+    starts = tl.load(query_starts + index, mask=index < batch, other=1 << 30)
+    first = starts // QUERIES + index
+    sequence = tl.sum((first <= tl.program_id(0)).to(tl.int32), axis=0) - 1
     start = tl.load(query_starts + sequence)
     n_queries = tl.load(query_starts + sequence + 1) - start
-    tile = tl.cdiv(n_queries, QUERIES) - 1 - tl.program_id(0)  # the longest walks start first
+    turn = tl.program_id(0) - (start // QUERIES + sequence)
+    tile = tl.cdiv(n_queries, QUERIES) - 1 - turn  # the longest walks start first
     if tile < 0:
         return
     context = tl.load(context_lens + sequence)
@@ -181,7 +189,6 @@ def prefill_attention(
     block_tables: Tensor,
     context_lens: Tensor,
     query_starts: Tensor,
-    max_query_len: int,
     *,
     scale: float,
     window: int | None = None,
@@ -189,7 +196,11 @@ def prefill_attention(
     out: Tensor | None = None,
     config: PrefillConfig | None = None,
 ) -> Tensor:
-    """Twin of reference.paged_attention for any lengths; a sequence without queries is skipped."""
+    """Twin of reference.paged_attention for any lengths; a sequence without queries is skipped.
+
+    Tokens after the last sequence's (padding of a graph) belong to nobody: their rows of the result
+    are not written.
+    """
     n_tokens, n_heads, head_dim = q.shape
     batch = query_starts.shape[0] - 1
     check_attention(q, k_cache, v_cache, block_tables, context_lens, batch, window)
@@ -209,7 +220,7 @@ def prefill_attention(
     config = device.prefill if config is None else config
     d_pad = max(16, triton.next_power_of_2(head_dim))
     rows = max(config.rows, triton.next_power_of_2(group))
-    grid = (triton.cdiv(max_query_len, rows // group), n_kv_heads, batch)
+    grid = (n_tokens // (rows // group) + batch, n_kv_heads)
     _prefill_kernel[grid](
         q,
         k_cache,
@@ -224,6 +235,8 @@ def prefill_attention(
         q.stride(1),
         *k_cache.stride()[:3],
         block_tables.stride(0),
+        batch,
+        BATCH_PAD=triton.next_power_of_2(batch),
         N_HEADS=n_heads,
         GROUP=group,
         ROWS=rows,

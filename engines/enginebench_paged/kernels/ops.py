@@ -97,9 +97,7 @@ def paged_attention(
         return reference.paged_attention(q, *cached, query_starts, max_query_len, **masks)
     if max_query_len == 1:
         return _triton("attention_decode").decode_attention(q, *cached, **masks)
-    return _triton("attention_prefill").prefill_attention(
-        q, *cached, query_starts, max_query_len, **masks
-    )
+    return _triton("attention_prefill").prefill_attention(q, *cached, query_starts, **masks)
 
 
 def sample(

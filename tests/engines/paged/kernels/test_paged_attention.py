@@ -34,7 +34,7 @@ def _prefill(case: Case, **options):
     out = torch.full_like(case.q, torch.nan)
     return prefill_attention(
         case.q, case.k_cache, case.v_cache, case.block_tables, case.context_lens,
-        case.query_starts, case.max_query_len, out=out, config=PREFILL, **options,
+        case.query_starts, out=out, config=PREFILL, **options,
     )  # fmt: skip
 
 
@@ -108,6 +108,24 @@ def test_prefill(device, window, softcap) -> None:
     expected = _reference(case, scale=0.3, window=window, softcap=softcap)
     found = _prefill(case.to(device), scale=0.3, window=window, softcap=softcap)
     assert relative_error(found, expected) < TOLERANCE[torch.float32]
+
+
+def test_prefill_leaves_the_padding_of_a_graph_alone(device) -> None:
+    case = make_case([3, 20, 45], [3, 1, 20], n_heads=6, n_kv_heads=2, head_dim=16)
+    expected = _reference(case, scale=0.3)
+    end = case.query_starts[-1:]
+    padded = Case(
+        torch.cat((case.q, torch.full_like(case.q, torch.nan))),
+        case.k_cache,
+        case.v_cache,
+        torch.cat((case.block_tables, case.block_tables)),
+        torch.cat((case.context_lens, torch.zeros_like(case.context_lens))),
+        torch.cat((case.query_starts, end, end, end)),
+        case.max_query_len,
+    )
+    found = _prefill(padded.to(device), scale=0.3)
+    assert relative_error(found[: len(expected)], expected) < TOLERANCE[torch.float32]
+    assert found[len(expected) :].isnan().all()
 
 
 @pytest.mark.parametrize("head_dim", [80, 256])
