@@ -31,6 +31,7 @@ def write_gguf(path: Path, metadata: Mapping[str, GGUFValue], tensors: Iterable[
     handle, partial = tempfile.mkstemp(prefix=path.name, suffix=".partial", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), _usual_mode())
             file.write(_header(metadata, listed))
             for tensor in listed:
                 file.write(tensor.data.data)
@@ -39,6 +40,13 @@ def write_gguf(path: Path, metadata: Mapping[str, GGUFValue], tensors: Iterable[
     except BaseException:
         os.unlink(partial)
         raise
+
+
+def _usual_mode() -> int:
+    """What a new file is allowed; temporary files start with less."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _header(metadata: Mapping[str, GGUFValue], tensors: list[Tensor]) -> bytes:

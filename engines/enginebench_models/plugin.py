@@ -1,4 +1,4 @@
-"""What this package adds to `bench`: it resolves local models, and the `models` commands."""
+"""What this package adds to `bench`: it resolves local models, and its commands."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from enginebench import hookimpl
 from enginebench.types import ModelInfo
 from enginebench_models.cli import models
+from enginebench_models.cli_quantize import quantize_command
 
 __all__ = ["enginebench_commands", "enginebench_resolve_model"]
 
@@ -33,4 +34,4 @@ def enginebench_resolve_model(name: str) -> ModelInfo | None:
 
 @hookimpl
 def enginebench_commands() -> Sequence[click.Command]:
-    return [models]
+    return [models, quantize_command]
