@@ -20,7 +20,7 @@ from enginebench_workloads.calibration import Outcome, Trial, play
 
 
 def row(streams: int, outcome: Outcome) -> str:
-    late_us = [float(np.percentile(outcome.lateness_s, percent)) * 1e6 for percent in (50, 99)]
+    late_us = [float(np.percentile(outcome.late_s, percent)) * 1e6 for percent in (50, 99)]
     return (
         f"{streams:7d} {outcome.events_per_s:10,.0f} {outcome.cpu_s_per_event * 1e6:10.1f} "
         f"{1 / outcome.cpu_s_per_event:15,.0f} {late_us[0]:13,.0f} {late_us[1]:13,.0f} "

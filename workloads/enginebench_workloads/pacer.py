@@ -12,6 +12,7 @@ are written, one `Sent` as JSON a line. Knows HTTP and SSE just well enough for 
 from __future__ import annotations
 
 import argparse
+import resource
 import selectors
 import signal
 import socket
@@ -149,13 +150,12 @@ class Pacer:
 
 def _event(tokens: int) -> bytes:
     """A transfer chunk with one event, as long as real servers make them."""
-    finish: str | None = None
     event = {
         "id": "cmpl-0123456789abcdef0123456789abcdef",
         "object": "text_completion",
         "created": 1700000000,
         "model": "pacer",
-        "choices": [{"index": 0, "text": " word", "logprobs": None, "finish_reason": finish}],
+        "choices": [{"index": 0, "text": " word", "logprobs": None, "finish_reason": None}],
         "usage": {"prompt_tokens": 8, "completion_tokens": tokens, "total_tokens": tokens + 8},
     }
     payload = b"data: " + msgspec.json.encode(event) + b"\n\n"
@@ -170,6 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--itl-ms", type=float, default=20.0)
     parser.add_argument("--stamps", type=Path, required=True)
     chosen = parser.parse_args(argv)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with socket.create_server(("127.0.0.1", chosen.port), backlog=4096) as listener:
         pacer = Pacer(listener, ttft_ms=chosen.ttft_ms, itl_ms=chosen.itl_ms)
         signal.signal(signal.SIGTERM, lambda *_: pacer.stop())

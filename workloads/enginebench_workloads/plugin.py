@@ -5,16 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import click
+
 from enginebench import hookimpl
 from enginebench.types import Workload
 from enginebench_workloads.fixed import FixedWorkload
+from enginebench_workloads.selftest import selftest
 
-__all__ = ["enginebench_driver_command", "enginebench_workloads"]
+__all__ = ["enginebench_commands", "enginebench_driver_command", "enginebench_workloads"]
 
 
 @hookimpl
 def enginebench_workloads() -> Sequence[Workload]:
     return [FixedWorkload()]
+
+
+@hookimpl
+def enginebench_commands() -> Sequence[click.Command]:
+    return [selftest]
 
 
 @hookimpl
