@@ -57,8 +57,7 @@ Outcome = Literal["pass", "regression", "inconclusive"]
 class Assessed:
     """The statistics of one comparison; slowdowns as shares: 0.03 is 3% worse, -0.03 better.
 
-    `interval` is the plain 95% interval of the pairs, `bootstrap` a second opinion on it that
-    assumes no shape of the noise; the verdict rests on `low` and `high` alone.
+    `interval` is the plain 95% interval of the pairs; the verdict rests on `low` and `high` alone.
     """
 
     outcome: Outcome
@@ -67,7 +66,6 @@ class Assessed:
     high: float
     p_adjusted: float
     interval: tuple[float, float]
-    bootstrap: tuple[float, float] | None
     pairs_needed: int | None
 
 
@@ -90,6 +88,12 @@ class Finding:
     def current(self) -> float:
         """Geometric mean."""
         return math.exp(math.fsum(math.log(other) for _, other in self.pairs) / len(self.pairs))
+
+    @property
+    def bootstrap(self) -> tuple[float, float] | None:
+        """A second opinion on the 95% interval, which assumes no shape of the noise."""
+        found = bootstrap_interval(_slowdowns(self.metric, self.pairs), 0.95)
+        return (math.expm1(found[0]), math.expm1(found[1])) if found else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,7 +195,6 @@ def _assess_one(looks: Looks, limit: float, step: Step | None, rules: GateRules)
         low, high = looks.lower_bound(step.level), looks.upper_bound(rules.missed)
     is_real = step is not None and step.is_rejected
     outcome = _outcome(is_real, low, high, limit)
-    boot = bootstrap_interval(seen, 0.95)
     plain = t_interval(seen, 0.95)
     return Assessed(
         outcome,
@@ -200,7 +203,6 @@ def _assess_one(looks: Looks, limit: float, step: Step | None, rules: GateRules)
         math.expm1(high),
         step.p_adjusted if step else 1.0,
         (math.expm1(plain[0]), math.expm1(plain[1])),
-        (math.expm1(boot[0]), math.expm1(boot[1])) if boot else None,
         _pairs_needed(looks, limit, step, rules) if outcome == "inconclusive" else None,
     )
 
@@ -268,7 +270,7 @@ def _unmeasured(pairs: Sequence[Pairs], rules: GateRules) -> Iterator[str]:
 def _findings(
     pairs: Sequence[Pairs], rules: GateRules, taken: LooksTaken | None
 ) -> Sequence[Finding]:
-    slowdowns = [_looks(_slowdowns(each), taken) for each in pairs]
+    slowdowns = [_looks(_slowdowns(each.metric, each.values), taken) for each in pairs]
     limits = [rules.limit(each.metric.name) for each in pairs]
     return [
         Finding(each.place, each.metric, limit, each.values[: looks.sizes[-1]], assessed)
@@ -278,10 +280,10 @@ def _findings(
     ]
 
 
-def _slowdowns(pairs: Pairs) -> Sequence[float]:
+def _slowdowns(metric: MetricInfo, pairs: Sequence[tuple[float, float]]) -> Sequence[float]:
     """Logarithms; positive is worse."""
-    logs = log_ratios(pairs.values)
-    return logs if pairs.metric.better == "lower" else [-log for log in logs]
+    logs = log_ratios(pairs)
+    return logs if metric.better == "lower" else [-log for log in logs]
 
 
 def _looks(logs: Sequence[float], taken: LooksTaken | None) -> Looks:

@@ -165,7 +165,7 @@ def _json(finding: Finding) -> Mapping[str, Any]:
         "high": _finite(assessed.high),
         "p_adjusted": assessed.p_adjusted,
         "interval_95": [_finite(bound) for bound in assessed.interval],
-        "bootstrap_95": list(assessed.bootstrap) if assessed.bootstrap else None,
+        "bootstrap_95": list(boot) if (boot := finding.bootstrap) else None,
         "pairs_needed": assessed.pairs_needed,
     }
 

@@ -38,7 +38,6 @@ from enginebench_reports.compare_arms import arm_of
 from enginebench_reports.gate import assess
 from enginebench_reports.stats_sequential import Looks
 
-SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.10)
 LUCK = ((0.005, 0.0), (0.01, 0.0), (0.02, 0.0), (0.03, 0.0), (0.005, 0.05), (0.01, 0.05))
 """Coefficient of variation, and the share of disturbed runs."""
 SHARED_LUCK = 0.5
@@ -80,7 +79,7 @@ def main() -> None:
     print("\n| noise (CV) | slowdown | regression [95%] | pass | inconclusive | pairs | 90% |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name, runs in _sources(options):
-        for slowdown in SLOWDOWNS:
+        for slowdown in (float(text) / 100 for text in options.slowdowns.split(",")):
             rng = np.random.default_rng([options.seed, round(slowdown * 1000)])
             tally = _tally(runs, slowdown, options.checks, rules, rng)
             print(tally.row(name, slowdown), flush=True)
@@ -181,6 +180,7 @@ def _sources(options: argparse.Namespace) -> Sequence[tuple[str, Runs]]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--checks", type=int, default=1000)
+    parser.add_argument("--slowdowns", default="0,1,2,3,5,10", metavar="PERCENT,...")
     parser.add_argument("--fail-over", type=float, default=3.0, metavar="PERCENT")
     parser.add_argument("--comparisons", type=int, default=3)
     parser.add_argument("--recorded", type=Path, metavar="RUN")
