@@ -31,3 +31,18 @@ def references(
         return made[architecture]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def exact_logits(references: Callable[[str], Reference]) -> Callable[..., torch.Tensor]:
+    """`exact_logits("qwen2", tokens)`: those of `transformers` after each token, in float32."""
+    import transformers
+
+    def logits(architecture: str, tokens: tuple[int, ...]) -> torch.Tensor:
+        folder = references(architecture).model.info.name
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        with torch.inference_mode():
+            found: torch.Tensor = model(torch.tensor([tokens]), use_cache=False).logits[0]
+        return found
+
+    return logits

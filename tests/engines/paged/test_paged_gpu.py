@@ -1,0 +1,68 @@
+"""The whole engine on a GPU: its greedy tokens are those of `transformers` on a CPU, in float32.
+
+In bfloat16 a rounding decides between two tokens that are nearly as probable. There, each token is
+held against the float32 logits after the same tokens: it may lie below the best by a rounding only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from tiny_references import Reference, drain, greedy, tokens_of
+
+from enginebench.types import OptionValue
+from enginebench_paged.engine import PagedEngine
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+
+References = Callable[[str], Reference]
+NEAR_TIE = 0.06  # of the standard deviation of the logits
+COPIES = 8
+
+
+def build(reference: Reference, **options: OptionValue) -> PagedEngine:
+    plain = {"dtype": "f32", "max_batch": 64, "step_tokens": 256, "kv_memory_gb": 0.05}
+    return PagedEngine(reference.model, {**plain, **options})
+
+
+def answers(engine: PagedEngine, reference: Reference, copies: int) -> list[tuple[int, ...]]:
+    """Of all prompts at once, each asked for so many times."""
+    prompts = [prompt for _ in range(copies) for prompt in reference.prompts]
+    for index, prompt in enumerate(prompts):
+        engine.add(greedy(str(index), prompt))
+    outputs = drain(engine)
+    return [tokens_of(outputs[str(index)]) for index in range(len(prompts))]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral"])
+@pytest.mark.parametrize("cuda_graphs", [True, False], ids=["graphs", "eager"])
+def test_tokens_in_float32(references: References, architecture: str, cuda_graphs: bool) -> None:
+    reference = references(architecture)
+    engine = build(reference, cuda_graphs=cuda_graphs)
+    assert answers(engine, reference, COPIES) == list(reference.outputs) * COPIES
+    engine.close()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_tokens_in_bfloat16_but_for_near_ties(
+    references: References, architecture: str, exact_logits: Callable[..., torch.Tensor]
+) -> None:
+    reference = references(architecture)
+    engine = build(reference, dtype="bf16")
+    alone = []
+    for index, prompt in enumerate(reference.prompts):
+        engine.add(greedy(f"alone {index}", prompt))
+        alone.append(tokens_of(drain(engine)[f"alone {index}"]))
+    together = answers(engine, reference, COPIES)
+    for index, tokens in enumerate(alone + together):
+        prompt = reference.prompts[index % len(reference.prompts)]
+        logits = exact_logits(architecture, prompt + tokens)[len(prompt) - 1 : -1]
+        chosen = logits.gather(1, torch.tensor(tokens)[:, None])[:, 0]
+        below = (logits.max(dim=1).values - chosen) / logits.std(dim=1)
+        assert float(below.max()) < NEAR_TIE, (index, below)
+    engine.close()
