@@ -10,7 +10,7 @@ is done with the logits, is the engine's business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,20 @@ class QuantModel:
         self._buffers.state[0] = 1
         self._crew.run(self._logits)
         return self._read_logits()
+
+    def forward_each(self, tokens: Sequence[int], position: int) -> Iterator[NDArray[np.float32]]:
+        """Run at most MAX_CHUNK_TOKENS tokens from `position` on; every token's logits, in order.
+
+        Each yielded array is a view that the next one overwrites; nothing else may run in between.
+        """
+        self._place(tokens, position)
+        self._crew.run(self._prefill)
+        self._buffers.state[0] = 1
+        rows = self._buffers.x.floats
+        for row in range(len(tokens)):
+            rows[0] = rows[row]
+            self._crew.run(self._logits)
+            yield self._read_logits()
 
     def close(self) -> None:
         """Stop the crew's threads."""

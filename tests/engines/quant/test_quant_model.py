@@ -104,6 +104,18 @@ def test_chunks_and_cached_positions_change_nothing(best_kernels: Kernels) -> No
         runner.close()
 
 
+def test_logits_of_each_token(best_kernels: Kernels) -> None:
+    model = random_model(TINY, "F16")
+    expected = reference_logits(model, TOKENS)
+    runner = make_runner(model, best_kernels)
+    try:
+        runner.forward(TOKENS[:4], 0, want_logits=False)
+        found = [logits.copy() for logits in runner.forward_each(TOKENS[4:], 4)]
+    finally:
+        runner.close()
+    assert error_of(np.stack(found), expected[4:]) < 1e-4
+
+
 def test_threads_change_no_bit(best_kernels: Kernels) -> None:
     model = random_model(TINY, "Q4_1")
     found = []
