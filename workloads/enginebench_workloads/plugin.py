@@ -10,14 +10,16 @@ import click
 from enginebench import hookimpl
 from enginebench.types import Workload
 from enginebench_workloads.fixed import FixedWorkload
+from enginebench_workloads.lengths import LengthsWorkload
 from enginebench_workloads.selftest import selftest
+from enginebench_workloads.shared_prefix import SharedPrefixWorkload
 
 __all__ = ["enginebench_commands", "enginebench_driver_command", "enginebench_workloads"]
 
 
 @hookimpl
 def enginebench_workloads() -> Sequence[Workload]:
-    return [FixedWorkload()]
+    return [FixedWorkload(), LengthsWorkload(), SharedPrefixWorkload()]
 
 
 @hookimpl

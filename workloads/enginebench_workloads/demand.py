@@ -1,0 +1,54 @@
+"""How many requests a cell needs and when they are due, before anything starts."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice, takewhile
+from typing import cast
+
+from enginebench.types import Cell, Option
+from enginebench_workloads.arrivals import ARRIVALS, Arrival, arrival_times
+from enginebench_workloads.cell_options import CellOptions
+
+__all__ = ["ARRIVAL_OPTION", "closed_loop_count", "due_times"]
+
+ARRIVAL_OPTION = Option(
+    "arrival", str, "poisson", "open loop: how requests arrive", choices=ARRIVALS
+)
+FASTEST_TOKEN_S = 0.001
+"""No engine is expected to be faster: bounds how many requests a timed closed loop can need."""
+MOST_REQUESTS = 8192
+DEFAULT_DURATION_S = 60.0
+ARRIVALS_STREAM = 1
+"""Arrivals are drawn apart from prompts, so that one does not change the other."""
+
+
+def due_times(cell: Cell, chosen: CellOptions, answer_tokens: float) -> list[float | None]:
+    """One entry for each request to write, warm-up ones first: when it is due, None for at once.
+
+    Exact for an open loop; for a closed loop an upper bound, for answers of about `answer_tokens`.
+    """
+    import numpy as np
+
+    warmup = cell.budget.warmup_requests
+    if cell.load.rate_rps is None:
+        return [None] * (warmup + closed_loop_count(cell, answer_tokens))
+    rng = np.random.default_rng([cell.seed, ARRIVALS_STREAM])
+    times = arrival_times(rng, cell.load.rate_rps, cast(Arrival, chosen.text("arrival")))
+    duration_s, requests = cell.budget.duration_s, cell.budget.requests
+    if duration_s is None and requests is None:
+        duration_s = DEFAULT_DURATION_S
+    if duration_s is not None:
+        end_s = duration_s
+        times = takewhile(lambda due_s: due_s < end_s, times)
+    return [*[None] * warmup, *islice(times, requests)]
+
+
+def closed_loop_count(cell: Cell, answer_tokens: float) -> int:
+    """Measured requests to write: exact where the budget says, else an upper bound."""
+    users = cell.load.users or 1
+    if cell.budget.requests is not None:
+        return max(cell.budget.requests, users)
+    duration_s = cell.budget.duration_s or DEFAULT_DURATION_S
+    per_user = math.ceil(duration_s / (FASTEST_TOKEN_S * (answer_tokens + 5)))
+    return min(users * max(per_user, 2), max(MOST_REQUESTS, 16 * users))
