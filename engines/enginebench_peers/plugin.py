@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from enginebench.hookspecs import hookimpl
 from enginebench.types import Engine, ModelInfo
+from enginebench_peers.llamacpp import LlamaCpp
+from enginebench_peers.transformers_engines import Transformers, TransformersBatching
 from enginebench_peers.url import UrlEngine, remote_model
 
 __all__ = ["enginebench_engines", "enginebench_resolve_model"]
@@ -14,7 +16,7 @@ __all__ = ["enginebench_engines", "enginebench_resolve_model"]
 @hookimpl
 def enginebench_engines() -> Sequence[Engine]:
     """The engines of this package."""
-    return [UrlEngine()]
+    return [LlamaCpp(), Transformers(), TransformersBatching(), UrlEngine()]
 
 
 @hookimpl(tryfirst=True)

@@ -146,5 +146,5 @@ def test_an_address_is_all_that_a_plan_needs() -> None:
 
 
 def test_the_plugin_gives_both() -> None:
-    assert [engine.name for engine in plugin.enginebench_engines()] == ["url"]
+    assert "url" in [engine.name for engine in plugin.enginebench_engines()]
     assert plugin.enginebench_resolve_model("smollm2-135m") is None

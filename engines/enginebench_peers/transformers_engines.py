@@ -1,0 +1,71 @@
+"""The `transformers` and `transformers-cb` engines. Cheap: torch is looked for, not imported."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from importlib import metadata
+
+from enginebench.types import Availability, EngineSpec, Hardware, Launch, ModelInfo, Option
+from enginebench_openai import server_launch
+from enginebench_peers.transformers_options import BATCHING_OPTIONS, GENERATE_OPTIONS
+
+__all__ = ["Transformers", "TransformersBatching"]
+
+_FIX = 'pip install "enginebench[peers]"'
+_BATCHING_SINCE = (5, 17)
+
+
+class Transformers:
+    """The baseline that everybody knows."""
+
+    name = "transformers"
+    summary = "Hugging Face transformers' generate(), one request after the other: the baseline"
+    options: Sequence[Option] = GENERATE_OPTIONS
+    module = "enginebench_peers.transformers_generate"
+
+    def availability(self) -> Availability:
+        """It needs transformers and torch."""
+        for package in ("transformers", "torch"):
+            if importlib.util.find_spec(package) is None:
+                return Availability(ok=False, reason=f"{package} is not installed", fix=_FIX)
+        return Availability(ok=True, version=metadata.version("transformers"))
+
+    def refuses(self, model: ModelInfo, hardware: Hardware) -> str | None:
+        """Models that only a server knows, and several GPUs."""
+        if len(hardware.gpus) > 1:
+            return f"{self.name} runs on one GPU here; {hardware} names {len(hardware.gpus)}"
+        if model.format == "remote":
+            return f"{self.name} needs the model's files; {model.name} is known to a server only"
+        return None
+
+    def launch(self, spec: EngineSpec, model: ModelInfo, port: int) -> Launch:
+        """Our server around it."""
+        return server_launch(self.module, spec, model, port)
+
+
+class TransformersBatching(Transformers):
+    """transformers' answer to batching servers."""
+
+    name = "transformers-cb"
+    summary = "Hugging Face transformers' own continuous batching (greedy decoding only)"
+    options: Sequence[Option] = BATCHING_OPTIONS
+    module = "enginebench_peers.transformers_batching"
+
+    def availability(self) -> Availability:
+        """It needs a transformers in which continuous batching takes its present options."""
+        state = super().availability()
+        if state.version is None or _numbers(state.version) >= _BATCHING_SINCE:
+            return state
+        needed = ".".join(map(str, _BATCHING_SINCE))
+        return Availability(
+            ok=False,
+            version=state.version,
+            reason=f"transformers {state.version} is older than {needed}",
+            fix=f'pip install "transformers>={needed}"',
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    major, minor, *_ = version.split(".")
+    return int(major), int(minor)

@@ -1,0 +1,111 @@
+"""A model as a transformers `PreTrainedModel`.
+
+A Hugging Face folder is loaded by transformers itself. GGUF files and synthetic models are not:
+transformers' own reader of GGUF wants two more packages and knows fewer types, so their weights
+come dequantized from `enginebench_models`, into the same transformers class. What is measured, the
+model's code and its generation, is transformers' own either way.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from enginebench.errors import ModelError
+from enginebench_models.hf_names import hf_name
+
+if TYPE_CHECKING:
+    from enginebench_models import Model, ModelConfig, Tensor
+
+__all__ = ["DTYPES", "load_transformers_model"]
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_transformers_model(model: Model, *, dtype: str, attention: str) -> Any:
+    """A `PreTrainedModel`, on the GPU if one is visible.
+
+    `dtype` "auto" is bfloat16 there and float32 on a CPU.
+    """
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if dtype == "auto":
+        dtype = "bfloat16" if device.type == "cuda" else "float32"
+    how: dict[str, Any] = {"dtype": DTYPES[dtype], "attn_implementation": attention}
+    if model.info.format == "hf":
+        assert model.info.path is not None
+        net = AutoModelForCausalLM.from_pretrained(model.info.path, local_files_only=True, **how)
+    else:
+        net = _from_weights(model, **how)
+    print(
+        f"transformers: {model.info.name} ({model.info.precision}) computed in {dtype} "
+        f"on {device}, attention {attention}, {torch.get_num_threads()} threads",
+        file=sys.stderr,
+        flush=True,
+    )
+    return net.to(device).eval()
+
+
+def _from_weights(model: Model, *, dtype: torch.dtype, attn_implementation: str) -> Any:
+    config = AutoConfig.for_model(model.config.architecture, **_hf_config(model.config))
+    with torch.device("meta"):
+        net: Any = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation=attn_implementation
+        )
+    synthetic = model.info.format == "synthetic"
+    state = {
+        hf_name(tensor.name): _values(tensor, model.config, in_file=not synthetic).to(dtype)
+        for tensor in model.weights.values()
+        if tensor.name != "rope_freqs.weight"
+    }
+    _fill(net, state, model.config)
+    return net
+
+
+def _fill(net: Any, state: dict[str, torch.Tensor], config: ModelConfig) -> None:
+    """Put the weights in; what transformers would compute by itself is set from our config."""
+    missing, unexpected = net.load_state_dict(state, strict=False, assign=True)
+    net.tie_weights()
+    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    if unexpected or set(missing) - tied:
+        raise ModelError(
+            f"transformers' {type(net).__name__} wants other tensors than the model has: "
+            f"missing {sorted(set(missing) - tied)}, unexpected {unexpected}"
+        )
+    frequencies = torch.from_numpy(config.inverse_frequencies()).float()
+    rotary = net.model.rotary_emb
+    for name in ("inv_freq", "original_inv_freq"):
+        rotary.register_buffer(name, frequencies.clone(), persistent=False)
+
+
+def _values(tensor: Tensor, config: ModelConfig, *, in_file: bool) -> torch.Tensor:
+    """Dequantized; rows of q and k in transformers' order: row i turns with row i + head_dim/2."""
+    values = torch.from_numpy(tensor.dequantize())
+    part = tensor.name.split(".")[-2]
+    heads = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads}.get(part)
+    if heads is None or config.rope_pairs == "halves" or not in_file:
+        return values
+    pairs = values.view(heads, config.head_dim // 2, 2, *values.shape[1:])
+    return pairs.transpose(1, 2).reshape(values.shape)
+
+
+def _hf_config(config: ModelConfig) -> dict[str, Any]:
+    """What transformers' config of this architecture calls our fields."""
+    return {
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.context_length,
+        "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.rms_norm_eps,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "attention_bias": config.attention_bias,
+        "sliding_window": config.sliding_window,
+        "use_sliding_window": config.sliding_window is not None,
+    }
