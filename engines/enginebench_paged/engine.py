@@ -7,7 +7,6 @@ noticed one step late (the extra token is dropped).
 
 from __future__ import annotations
 
-import os
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from enginebench_paged import sequence as sequences
 from enginebench_paged.config import resolve
 from enginebench_paged.runner import Launched, Runner
 from enginebench_paged.scheduler import Scheduler, SchedulerConfig
+from enginebench_paged.threads import thread_count
 
 __all__ = ["PagedEngine"]
 
@@ -29,7 +29,7 @@ class PagedEngine:
     """A `TokenEngine` over one device."""
 
     def __init__(self, model: Model, options: Mapping[str, OptionValue]) -> None:
-        torch.set_num_threads(_thread_count())
+        torch.set_num_threads(thread_count())
         config = resolve(options, model.config, _device())
         self.config = config
         self.context_length = config.context_length
@@ -121,13 +121,6 @@ class PagedEngine:
 def _device() -> torch.device:
     """The first GPU that the environment shows, else the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-
-
-def _thread_count() -> int:
-    """As many as the process may run on, or fewer where the environment says so."""
-    cores = len(os.sched_getaffinity(0))
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(told)) if told.isdecimal() and int(told) else cores
 
 
 def _as_int64(seed: int) -> int:

@@ -9,12 +9,14 @@ from enginebench.types import OptionValue
 from enginebench_models import Model
 from enginebench_openai import TokenEngine, serve_main
 from enginebench_paged.options import OPTIONS
+from enginebench_paged.threads import wait_passively
 
 __all__ = ["main"]
 
 
 def make_engine(model: Model, options: Mapping[str, OptionValue]) -> TokenEngine:
     """Build the engine; torch is imported here, so that a wrong command line fails at once."""
+    wait_passively()
     from enginebench_paged.engine import PagedEngine
 
     return PagedEngine(model, options)
