@@ -9,6 +9,7 @@ import click
 
 from enginebench import hookimpl
 from enginebench.types import Workload
+from enginebench_workloads.dataset import DatasetWorkload
 from enginebench_workloads.fixed import FixedWorkload
 from enginebench_workloads.lengths import LengthsWorkload
 from enginebench_workloads.selftest import selftest
@@ -19,7 +20,7 @@ __all__ = ["enginebench_commands", "enginebench_driver_command", "enginebench_wo
 
 @hookimpl
 def enginebench_workloads() -> Sequence[Workload]:
-    return [FixedWorkload(), LengthsWorkload(), SharedPrefixWorkload()]
+    return [FixedWorkload(), LengthsWorkload(), SharedPrefixWorkload(), DatasetWorkload()]
 
 
 @hookimpl

@@ -1,0 +1,88 @@
+"""The `dataset` workload: the prompts of a local file, as text or chats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
+
+from enginebench.types import Cell, Message, ModelInfo, Option, OptionValue, Request
+from enginebench_workloads.cell_options import CellOptions
+from enginebench_workloads.data_file import bad_row
+from enginebench_workloads.dataset_file import Format, Row, read_dataset
+from enginebench_workloads.demand import ARRIVAL_OPTION, due_times
+from enginebench_workloads.prompts import Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["DatasetWorkload"]
+
+AUTO = "auto"
+
+
+class DatasetWorkload:
+    """Rows come in random order, each once before any comes again.
+
+    Where a cell needs more requests than there are rows, rows come again, and a prefix cache may
+    know them: the metric `cached_prompt_share` tells.
+    """
+
+    name = "dataset"
+    summary = "Prompts from a file: ShareGPT-style JSON, JSONL with prompt or messages, plain text"
+    options: Sequence[Option] = (
+        Option("file", str, None, "path of the file", required=True),
+        Option(
+            "format",
+            str,
+            AUTO,
+            "what the file holds; auto: as its first character says ([, { or another)",
+            choices=(AUTO, *get_args(Format)),
+        ),
+        Option("output_tokens", int, 128, "longest answer, where a row has no max_tokens"),
+        Option("ignore_eos", bool, False, "make every answer just as long as allowed"),
+        Option(
+            "route",
+            str,
+            "chat",
+            "which API is used; completions takes only rows that are text",
+            choices=("chat", "completions"),
+        ),
+        ARRIVAL_OPTION,
+    )
+
+    def requests(self, cell: Cell, model: ModelInfo) -> Sequence[Request]:
+        """See `Workload.requests`. Raises UsageError for the first row that cannot be used."""
+        import numpy as np
+
+        chosen = CellOptions.of(self.options, cell)
+        longest = chosen.integer("output_tokens", least=1)
+        path, named = Path(chosen.text("file")), chosen.text("format")
+        rows = read_dataset(path, None if named == AUTO else cast(Format, named))
+        as_chat = chosen.text("route") == "chat"
+        prompts = [_prompt(row, path, as_chat) for row in rows]
+        body: dict[str, OptionValue] = {"temperature": 0.0}
+        if chosen.truth("ignore_eos"):
+            body["ignore_eos"] = True
+        order = _shuffled(np.random.default_rng(cell.seed), len(rows))
+        return [
+            Request(index, prompts[at], rows[at].max_tokens or longest, due_s, body)
+            for index, (due_s, at) in enumerate(
+                zip(due_times(cell, chosen, longest), order, strict=False)
+            )
+        ]
+
+
+def _prompt(row: Row, path: Path, as_chat: bool) -> Prompt:
+    if isinstance(row.prompt, str):
+        return (Message("user", row.prompt),) if as_chat else row.prompt
+    if as_chat:
+        return row.prompt
+    if len(row.prompt) > 1 or row.prompt[0].role != "user":
+        raise bad_row(path, row.line, "messages need a chat: set dataset.route=chat")
+    return row.prompt[0].content
+
+
+def _shuffled(rng: np.random.Generator, count: int) -> Iterator[int]:
+    while True:
+        yield from rng.permutation(count).tolist()
