@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 
+import click
+
 from enginebench import __version__, hookimpl
 from enginebench.types import (
     Availability,
@@ -16,9 +18,10 @@ from enginebench.types import (
     Option,
 )
 from enginebench_openai import server_launch
+from enginebench_quant.cli_perplexity import perplexity_command
 from enginebench_quant.options import OPTIONS
 
-__all__ = ["Quant", "enginebench_engines"]
+__all__ = ["Quant", "enginebench_commands", "enginebench_engines"]
 
 COMPUTED_TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 
@@ -62,3 +65,9 @@ class Quant:
 def enginebench_engines() -> Sequence[Engine]:
     """The engine of this package."""
     return [Quant()]
+
+
+@hookimpl
+def enginebench_commands() -> Sequence[click.Command]:
+    """What can be asked of a model with this engine."""
+    return [perplexity_command]

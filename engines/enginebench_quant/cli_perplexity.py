@@ -1,0 +1,147 @@
+"""`bench perplexity`: what a quantization costs, as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from enginebench_models import Model
+    from enginebench_quant.perplexity import Divergence, Perplexity, Scorer, Windows
+
+__all__ = ["perplexity_command"]
+
+
+@click.command("perplexity")
+@click.argument("model")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--against", help="Another model: how far are MODEL's predictions from its?")
+@click.option(
+    "--engine",
+    type=click.Choice(["quant", "exact"]),
+    default="quant",
+    show_default=True,
+    help="quant: the engine's own arithmetic. exact: float32 on dequantized weights, any type.",
+)
+@click.option("--context", type=click.IntRange(min=8), default=512, show_default=True)
+@click.option("--windows", type=click.IntRange(min=1), help="Stop after so many windows of text.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="For --engine quant; all cores if not given."
+)
+def perplexity_command(
+    model: str,
+    file: Path,
+    against: str | None,
+    engine: str,
+    context: int,
+    windows: int | None,
+    threads: int | None,
+) -> None:
+    """Perplexity of MODEL on the text FILE; with --against also the KL divergence to that model.
+
+    The second half of each window of --context tokens is scored.
+    """
+    from enginebench.errors import UsageError
+    from enginebench_models import open_model
+    from enginebench_quant.perplexity import compare, measure
+
+    if threads is not None and engine == "exact":
+        raise UsageError("--threads is for --engine quant; numpy chooses its own")
+    opened = open_model(model)
+    reference = open_model(against) if against else None
+    if reference is not None:
+        _check_vocabularies(opened, reference)
+    text = _windows(opened, file, context, windows)
+    with ExitStack() as stack:
+        scorer = _scorer(opened, engine, context, threads, stack)
+        if reference is None:
+            lines = [_line(model, measure(scorer, text, stack.enter_context(_watch(text))))]
+        else:
+            other = _scorer(reference, engine, context, threads, stack)
+            progress = stack.enter_context(_watch(text))
+            own, expected, divergence = compare(scorer, other, text, progress)
+            lines = [_line(model, own), _line(reference.info.name, expected)]
+            lines.append(_divergence(divergence))
+    click.echo(f"{file}: {len(text.tokens)} windows of {context} tokens, {text.n_scored} scored")
+    click.echo("\n".join(lines))
+
+
+def _windows(model: Model, file: Path, context: int, limit: int | None) -> Windows:
+    from enginebench.errors import ModelError, UsageError
+    from enginebench_quant.perplexity import cut
+
+    if context > model.config.context_length:
+        raise ModelError(
+            f"--context {context} is above the {model.config.context_length} of {model.info.name}"
+        )
+    try:
+        text = file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: is no UTF-8 text ({error.reason})") from error
+    tokenizer = model.tokenizer
+    bos_id = tokenizer.bos_id if tokenizer.adds_bos else None
+    return cut(tokenizer.encode(text), context, bos_id=bos_id, limit=limit)
+
+
+def _check_vocabularies(model: Model, reference: Model) -> None:
+    from enginebench.errors import ModelError
+
+    if model.tokenizer.pieces != reference.tokenizer.pieces:
+        raise ModelError(
+            f"{model.info.name} and {reference.info.name} have different vocabularies: "
+            "their predictions cannot be compared"
+        )
+
+
+def _scorer(
+    model: Model, engine: str, context: int, threads: int | None, stack: ExitStack
+) -> Scorer:
+    import importlib.util
+
+    from enginebench.errors import UsageError
+    from enginebench_quant.scorers import EngineScorer, ExactScorer
+
+    if engine == "exact":
+        return ExactScorer(model)
+    if importlib.util.find_spec("numba") is None:
+        raise UsageError(
+            'numba is not installed; type pip install "enginebench[quant]", or take --engine exact'
+        )
+    scorer = EngineScorer(model, context=context, threads=threads, log=_log)
+    stack.callback(scorer.close)
+    return scorer
+
+
+def _log(message: str) -> None:
+    click.echo(f"quant: {message}", err=True)
+
+
+@contextmanager
+def _watch(text: Windows) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, a line for each window elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console, n_windows = Console(stderr=True), len(text.tokens)
+    if not console.is_terminal:
+        yield lambda done: click.echo(f"window {done} of {n_windows}", err=True)
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("windows", total=n_windows)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _line(name: str, found: Perplexity) -> str:
+    return f"{name}: perplexity {found.value:.4f} ± {found.error:.4f}"
+
+
+def _divergence(found: Divergence) -> str:
+    return (
+        f"KL divergence: mean {found.mean:.5f} ± {found.error:.5f} nats a token, "
+        f"median {found.median:.5f}, 99 % below {found.percentile_99:.4f}, "
+        f"largest {found.largest:.4f}; same most likely token {found.same_top:.1%}"
+    )
