@@ -1,8 +1,8 @@
 """The llama family: Llama 2 and 3, SmolLM, Mistral, Qwen2 (QKV bias), Qwen3 (Q/K norms).
 
 One function over tensors; all that differs between architectures is a flag of the config. Knows
-nothing of requests: a step is T tokens of B sequences, those of one token first, and logits are made
-only for the rows that are sampled.
+nothing of requests: a step is T tokens of B sequences, those of one token first, and logits are
+made only for the rows that are sampled.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from enginebench_models import ModelConfig
 from enginebench_paged.cache import KVCache
 from enginebench_paged.cpu_step import CpuStep
 from enginebench_paged.inputs import StepInputs
+from enginebench_paged.kernels import ops
 from enginebench_paged.loader import ModelWeights
 from enginebench_paged.step_kernels import KernelStep, StepKernels
 
@@ -45,6 +46,8 @@ class Transformer:
         step: StepKernels = self._kernels(self.config, self.rotary, x, tables, cache)
         head_dim, layers = self.config.head_dim, self.weights.layers
         residual = step.begin(self.weights.embedding[token_ids])  # (T, hidden)
+        if isinstance(step, KernelStep) and x.sizes.all_sampled and x.sizes.tokens == 1:
+            return self._logits_of_one(residual, step)
         hidden = step.norm(residual, layers[0].input_norm)
         for index, layer in enumerate(layers):
             qkv = layer.qkv(hidden).view(len(hidden), -1, head_dim)
@@ -57,3 +60,15 @@ class Transformer:
             hidden, residual = hidden[x.sample_rows], residual[x.sample_rows]
         hidden, _ = step.add_norm(hidden, residual, self.weights.final_norm)
         return self.weights.head(hidden)
+
+    def _logits_of_one(self, residual: Tensor, step: KernelStep) -> Tensor:
+        """The same for a single row on a GPU, where norms, SiLU and additions join the products."""
+        weights, eps = self.weights, self.config.rms_norm_eps
+        for index, layer in enumerate(weights.layers):
+            qkv = ops.norm_linear(residual, layer.input_norm, eps, *layer.qkv.plain)
+            qkv = qkv.view(1, -1, self.config.head_dim)
+            attended = step.attention(qkv, index, layer.q_norm, layer.k_norm)
+            residual = ops.linear_add(attended, layer.output.plain[0], residual)
+            hidden = ops.norm_linear_silu(residual, layer.mlp_norm, eps, layer.gate_up.plain[0])
+            residual = ops.linear_add(hidden, layer.down.plain[0], residual)
+        return ops.norm_linear(residual, weights.final_norm, eps, *weights.head.plain)

@@ -1,8 +1,9 @@
 """A weight matrix ready to be multiplied with.
 
-On a CPU with oneDNN the matrix is repacked once into the blocked layout that its kernels read: measured
-on an AVX512-BF16 core, bf16 products of 1 to 16 rows then take 0.6-0.75 of the time that torch's plain `linear`
-takes (f32: 0.65 from 2 rows up, equal for one). On a GPU the plain matrix is what kernels want.
+On a CPU with oneDNN the matrix is repacked once into the blocked layout that its kernels read:
+measured on an AVX512-BF16 core, bf16 products of 1 to 16 rows then take 0.6-0.75 of the time that
+torch's plain `linear` takes (f32: 0.65 from 2 rows up, equal for one). On a GPU the plain matrix
+is what kernels want.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ class Projection:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _USUAL_ROWS)
             self.weight = None
 
+    @property
+    def plain(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias as they are, for kernels that do more than the product; not if packed."""
+        assert self.weight is not None
+        return self.weight, self.bias
+
     def __call__(self, x: Tensor) -> Tensor:
         if self._packed is not None:
             product: Tensor = torch.ops.mkldnn._linear_pointwise(
@@ -44,7 +51,7 @@ class Projection:
 
 def _packs(weight: Tensor) -> bool:
     """Whether this build of torch, on this CPU, has fast products of packed weights."""
-    if weight.is_cuda or not torch.backends.mkldnn.is_available():
+    if weight.is_cuda or not torch._C._has_mkldnn:
         return False
     mkldnn = torch.ops.mkldnn
     if not (hasattr(mkldnn, "_reorder_linear_weight") and hasattr(mkldnn, "_linear_pointwise")):

@@ -17,6 +17,9 @@ from enginebench_paged.kernels import reference
 __all__ = [
     "add_rms_norm",
     "linear",
+    "linear_add",
+    "norm_linear",
+    "norm_linear_silu",
     "paged_attention",
     "rms_norm",
     "rope_and_cache",
@@ -52,6 +55,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if config is not None:
             return _triton("gemv").skinny_linear(x, weight, bias, config=config)
     return functional.linear(x, weight, bias)
+
+
+def norm_linear(
+    x: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """This and the next two: x has one row."""
+    kernels = _triton("one_row") if x.is_cuda else reference
+    return kernels.norm_linear(x, norm, eps, weight, bias)
+
+
+def norm_linear_silu(x: Tensor, norm: Tensor, eps: float, weight: Tensor) -> Tensor:
+    kernels = _triton("one_row") if x.is_cuda else reference
+    return kernels.norm_linear_silu(x, norm, eps, weight)
+
+
+def linear_add(x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:
+    kernels = _triton("one_row") if x.is_cuda else reference
+    return kernels.linear_add(x, weight, residual)
 
 
 def rope_and_cache(

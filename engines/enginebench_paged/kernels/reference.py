@@ -15,6 +15,9 @@ from enginebench_paged.kernels.reference_sampling import sample
 __all__ = [
     "add_rms_norm",
     "linear",
+    "linear_add",
+    "norm_linear",
+    "norm_linear_silu",
     "paged_attention",
     "rms_norm",
     "rope_and_cache",
@@ -45,6 +48,23 @@ def silu_mul(gate_up: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (M, K) times weight (N, K) transposed, plus bias (N,)."""
     return functional.linear(x, weight, bias)
+
+
+def norm_linear(
+    x: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """The product of x's RMS norm."""
+    return linear(rms_norm(x, norm, eps), weight, bias)
+
+
+def norm_linear_silu(x: Tensor, norm: Tensor, eps: float, weight: Tensor) -> Tensor:
+    """The product of x's RMS norm with gate and up (2 * I, K), and silu_mul of that: (M, I)."""
+    return silu_mul(norm_linear(x, norm, eps, weight))
+
+
+def linear_add(x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:
+    """The residual stream with a product added."""
+    return (linear(x, weight).float() + residual.float()).to(residual.dtype)
 
 
 def rope_and_cache(
