@@ -42,8 +42,8 @@ class PlanOptions:
     """The axes of a plan and what holds for every cell; `parse_options` knows the defaults.
 
     `concurrency` (closed loop) and `rates_rps` (open loop) are one axis of loads; one may be empty.
-    `engines` is `("all",)` for every engine that can run. `hardware` None stands for the default
-    of this machine, and `models` None for the default model of the engines.
+    `engines` may hold "all", for every engine that can run and need not be named. `hardware` None
+    stands for the default of this machine, and `models` None for the default model of the engines.
     """
 
     engines: tuple[str, ...]
@@ -118,7 +118,7 @@ def parse_options(raw: RawOptions) -> PlanOptions:
     rates = read.several("rate", _rate, ())
     _check_arrival(settings, workload, rates)
     return PlanOptions(
-        engines=_check_all(read.several("engines", _text, (URL if "url" in raw else ALL,))),
+        engines=read.several("engines", _text, (URL if "url" in raw else ALL,)),
         models=read.several("model", _text, None),
         hardware=",".join(raw["hardware"]) if raw.get("hardware") else None,
         concurrency=read.several("concurrency", _positive, () if rates else (1, 16)),
@@ -223,12 +223,6 @@ def _file_name(text: str) -> str:
     if not _FILE_NAME.fullmatch(text):
         raise ValueError("must be letters, digits, dots, dashes and underscores (a folder's name)")
     return text
-
-
-def _check_all(engines: tuple[str, ...]) -> tuple[str, ...]:
-    if ALL in engines and len(engines) > 1:
-        raise UsageError(f"--engines {','.join(engines)!r}: {ALL} stands alone; remove the others")
-    return engines
 
 
 def _check_arrival(settings: Sequence[Setting], workload: str, rates_rps: Sequence[float]) -> None:

@@ -48,14 +48,19 @@ REMOTE_MODEL = "remote"
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """An engine that cannot run: at all, or (with `where`) on one model and hardware."""
+    """An engine that cannot run: at all, or (with `where`) on one model and hardware.
+
+    Without a `reason` it could, and waits to be named.
+    """
 
     engine: str
-    reason: str
+    reason: str = ""
     fix: str = ""
     where: str = ""
 
     def __str__(self) -> str:
+        if not self.reason:
+            return f"{self.engine} takes part by name only; to add it: --engines all,{self.engine}"
         where = f" on {self.where}" if self.where else ""
         return f"{self.engine} cannot run{where}: {self.reason}" + (
             f". Fix: {self.fix}" if self.fix else ""
@@ -90,7 +95,8 @@ def build_plan(
 ) -> Planned:
     """Every cell in order; raises UsageError for whatever does not exist or cannot run.
 
-    An engine that was named and cannot run some cell is an error; among `all`, it is left out.
+    An engine that was named and cannot run some cell is an error; among `all`, it is left out, and
+    so are those that take part by name only.
     """
     known_engines = plugins.engines(manager)
     known_workloads = plugins.workloads(manager)
@@ -107,7 +113,7 @@ def build_plan(
     }
     hardware = _hardware(options, capacity)
     workloads = _workload_specs(workload, options.settings)
-    left_out = _unavailable(chosen, options.settings)
+    left_out = _unavailable(chosen, options.settings) + _unnamed(known_engines, chosen, options)
     _raise_if_named(options, left_out)
     ready = {n: e for n, e in chosen.items() if n not in {out.engine for out in left_out}}
     models = {name: plugins.resolve_model(name, manager) for name in _model_names(options)}
@@ -151,7 +157,26 @@ def _check_names(
 
 
 def _chosen(names: Sequence[str], known: Mapping[str, Engine]) -> dict[str, Engine]:
-    return dict(known) if ALL in names else {name: known[name] for name in names}
+    if ALL not in names:
+        return {name: known[name] for name in names}
+    return {
+        name: engine
+        for name, engine in known.items()
+        if name in names or not engine.availability().by_name_only
+    }
+
+
+def _unnamed(
+    known: Mapping[str, Engine], chosen: Mapping[str, Engine], options: PlanOptions
+) -> list[LeftOut]:
+    """What `all` leaves out though it could run."""
+    if ALL not in options.engines:
+        return []
+    return [
+        LeftOut(name)
+        for name, engine in known.items()
+        if name not in chosen and engine.availability().ok
+    ]
 
 
 def _check_targets(
@@ -207,8 +232,8 @@ def _where(model: str, hardware: Hardware) -> str:
 
 
 def _raise_if_named(options: PlanOptions, left_out: Sequence[LeftOut]) -> None:
-    if left_out and ALL not in options.engines:
-        raise UsageError("\n".join(str(out) for out in left_out))
+    if named := [out for out in left_out if out.engine in options.engines]:
+        raise UsageError("\n".join(str(out) for out in named))
 
 
 def _cells(options: PlanOptions, axes: _Axes, refused: set[tuple[str, str]]) -> Iterator[Cell]:

@@ -253,12 +253,17 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Whether an engine can run here; if not, why, and what to type to change that."""
+    """Whether an engine can run here; if not, why, and what to type to change that.
+
+    `by_name_only`: `all` leaves it out, so that what `all` measures does not depend on what else
+    happens to be installed (engines that others wrote); `all,NAME` takes it in.
+    """
 
     ok: bool
     version: str | None = None
     reason: str = ""
     fix: str = ""
+    by_name_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

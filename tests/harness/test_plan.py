@@ -92,6 +92,7 @@ QUANT = FakeEngine("quant", refusal="quant has no GPU kernels yet")
 MISSING = FakeEngine(
     "missing", state=Availability(False, reason="torch is not installed", fix="pip install torch")
 )
+PEER = FakeEngine("peer", state=Availability(True, by_name_only=True))
 SERVER = FakeEngine("server", options=(Option("url", str, None, "where it is", required=True),))
 
 
@@ -234,6 +235,25 @@ def test_all_leaves_out_what_cannot_run_and_says_why() -> None:
     ]
     ran = {(cell.spec.engine, str(cell.spec.hardware)) for cell in planned.plan.cells}
     assert ran == {("paged", "cpu:2"), ("paged", "cuda:0"), ("quant", "cpu:2")}
+
+
+def test_who_takes_part_by_name_only_is_not_among_all() -> None:
+    planned = plan({"engines": "all"}, PAGED, PEER)
+    assert {cell.spec.engine for cell in planned.plan.cells} == {"paged"}
+    assert [str(out) for out in planned.left_out] == [
+        "peer takes part by name only; to add it: --engines all,peer"
+    ]
+    for engines in ("all,peer", "peer,paged"):
+        planned = plan({"engines": engines, "concurrency": "1"}, PAGED, PEER)
+        assert {cell.spec.engine for cell in planned.plan.cells} == {"paged", "peer"}
+        assert not planned.left_out
+
+
+def test_who_takes_part_by_name_only_and_is_not_here_is_not_mentioned_by_all() -> None:
+    absent = FakeEngine("absent", state=Availability(False, reason="no", by_name_only=True))
+    assert plan({"engines": "all"}, PAGED, absent).left_out == ()
+    with pytest.raises(UsageError, match="absent cannot run: no"):
+        plan({"engines": "all,absent"}, PAGED, absent)
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_lengths_are_options_of_the_workload() -> None:
         ({"rate": ["2,2.0"]}, r"names 2.0 twice"),
         ({"arrival": ["poisson"]}, r"say how often with --rate"),
         ({"set": ["fixed.arrival=gamma"], "concurrency": ["1"]}, r"an arrival \(gamma\)"),
-        ({"engines": ["all,paged"]}, r"all stands alone"),
+        ({"engines": ["all,all"]}, r"names all twice"),
         ({"engines": [""]}, r"--engines '': a name is missing"),
         ({"requests": ["1.5"]}, r"--requests '1.5'"),
         ({"duration": ["0"]}, r"--duration '0': must be a number of seconds above 0"),

@@ -101,7 +101,8 @@ def _show(name: str, summary: str, origin: str) -> None:
 def _runs_here(engine: Engine) -> Text:
     out = why_not(engine)
     if out is None:
-        return Text("yes", style="green")
+        by_name = engine.availability().by_name_only
+        return Text("yes, by name" if by_name else "yes", style="green")
     return Text(f"no: {out.reason}" + (f"; {out.fix}" if out.fix else ""), style="yellow")
 
 

@@ -17,7 +17,10 @@ __all__ = ["engine_options", "plan_options", "raw_options"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _HELP = {
-    "engines": ("NAMES", "Comma list, or all: every one that can run here. [all]"),
+    "engines": (
+        "NAMES",
+        "Comma list; all: every one that can run here, save those by name only. [all]",
+    ),
     "model": (
         "MODELS",
         "Comma list of registry names, .gguf files, folders, hub ids, synthetic:NAME, "
