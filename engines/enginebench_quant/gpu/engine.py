@@ -1,8 +1,8 @@
 """The engine on a GPU: one request at a time, first in, first out.
 
-Decode steps are queued a few ahead of the token that is waited for, so that the device never waits
-for Python; a stop is seen that many steps late, and what was computed beyond it is dropped. The cache
-of the last request is kept: what the next prompt shares with it is not computed again.
+Decode steps are queued a few ahead of the token that is waited for, so that the device never
+waits for Python; a stop is seen that many steps late, and what was computed beyond it is dropped.
+The cache of the last request is kept: what the next prompt shares with it is not computed again.
 """
 
 from __future__ import annotations
@@ -125,8 +125,9 @@ class GpuEngine:
         """Keep what the cache shares with the prompt, but always compute its last token."""
         shared = 0
         if self._prompt_cache:
-            same = takewhile(lambda pair: pair[0] == pair[1], zip(self._in_cache, request.prompt))
-            shared = min(sum(1 for _ in same), len(request.prompt) - 1)
+            pairs = zip(self._in_cache, request.prompt, strict=False)
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            shared = min(same, len(request.prompt) - 1)
             self._queried_tokens += len(request.prompt)
             self._hit_tokens += shared
         del self._in_cache[shared:]

@@ -29,9 +29,7 @@ def visible_gpus() -> int:
     return count.value
 
 
-def load_engine(
-    model: Model, options: QuantOptions, *, log: Callable[[str], None]
-) -> GpuEngine:
+def load_engine(model: Model, options: QuantOptions, *, log: Callable[[str], None]) -> GpuEngine:
     """Weights on the first visible GPU, kernels compiled, graphs captured."""
     import torch
 

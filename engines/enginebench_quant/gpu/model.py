@@ -15,6 +15,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -125,7 +127,7 @@ class GpuModel:
         self._tokens[slot : slot + 1].copy_(chosen[:1], non_blocking=True)
         if not self._is_gpu:
             return Ticket(slot, None)
-        ready = torch.cuda.Event()
+        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
         ready.record()
         return Ticket(slot, ready)
 
@@ -140,9 +142,9 @@ class _Graphs:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
         self._program.state.span[1] = 1
-        self._chunks = {size: self._capture(lambda s=size: program.chunk(s)) for size in BUCKETS}
+        self._chunks = {size: self._capture(partial(program.chunk, size)) for size in BUCKETS}
         self._choices = {flag: self._capture(self._choice(flag)) for flag in (False, True)}
         self._decodes = {flag: self._capture(self._step(flag)) for flag in (False, True)}
 
@@ -177,7 +179,7 @@ class _Graphs:
     def _capture(self, run: Callable[[], object]) -> torch.cuda.CUDAGraph:
         """After one run outside the graph, which compiles kernels and takes workspaces."""
         device = self._program.device
-        stream = torch.cuda.Stream(device)
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             run()

@@ -6,6 +6,7 @@ can be captured in a CUDA graph once and replayed for any request. Buffers are a
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,9 +67,9 @@ class Program:
         self.state = State.empty(config.vocab_size, device)
         self._ops = ops.kernels(device.type)
         shape = (config.n_kv_heads, context, config.head_dim)
-        half = {"dtype": torch.float16, "device": device}
-        self.k_caches = [torch.zeros(shape, **half) for _ in range(config.n_layers)]
-        self.v_caches = [torch.zeros(shape, **half) for _ in range(config.n_layers)]
+        layers, half = range(config.n_layers), torch.float16
+        self.k_caches = [self._zeros(*shape, dtype=half) for _ in layers]
+        self.v_caches = [self._zeros(*shape, dtype=half) for _ in layers]
         self._cos_sin = _angles(config, context).to(device)
         self._make_decode_buffers(context)
         self._make_chunk_buffers()
@@ -77,44 +78,44 @@ class Program:
     def cache_bytes(self) -> int:
         return sum(cache.nbytes for cache in (*self.k_caches, *self.v_caches))
 
-    def _floats(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=self.device)
+    def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=self.device)
 
     def _make_decode_buffers(self, context: int) -> None:
         c = self.config
         q_size, kv_size = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
-        self._x = self._floats(c.hidden_size)
-        self._qkv = self._floats(q_size + 2 * kv_size)
-        self._attended = self._floats(q_size)
-        self._gate_up = self._floats(2 * c.intermediate_size)
-        self._inner = self._floats(c.intermediate_size)
-        self.logits = self._floats(c.vocab_size)
-        self._scaled = self._floats(c.vocab_size)
+        self._x = self._zeros(c.hidden_size)
+        self._qkv = self._zeros(q_size + 2 * kv_size)
+        self._attended = self._zeros(q_size)
+        self._gate_up = self._zeros(2 * c.intermediate_size)
+        self._inner = self._zeros(c.intermediate_size)
+        self.logits = self._zeros(c.vocab_size)
+        self._scaled = self._zeros(c.vocab_size)
         tiles = -(-c.vocab_size // _TILE_TOKENS)
         self._scratch = (
-            self._floats(tiles),
-            torch.zeros(tiles, dtype=torch.int32, device=self.device),
-            torch.zeros(1, dtype=torch.int32, device=self.device),
+            self._zeros(tiles),
+            self._zeros(tiles, dtype=torch.int32),
+            self._zeros(1, dtype=torch.int32),
         )
         sizes = (c.n_heads, c.n_kv_heads, c.head_dim, context)
         self._workspace = ops.workspace(*sizes, device=self.device)
 
     def _make_chunk_buffers(self) -> None:
         c, tokens = self.config, MAX_CHUNK_TOKENS
-        wide = {"dtype": torch.bfloat16, "device": self.device}
+        half = torch.float16
+        wide = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         q_size, kv_size = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
-        self._xs = self._floats(tokens, c.hidden_size)
-        self._normed = torch.empty((tokens, c.hidden_size), **wide)
-        self._qkvs = torch.empty((tokens, q_size + 2 * kv_size), **wide)
-        self._queries = torch.zeros(
-            (tokens, c.n_heads, c.head_dim), dtype=torch.float16, device=self.device
-        )
-        self._attendeds = torch.zeros((tokens, c.n_heads, c.head_dim), **wide)
-        self._gate_ups = torch.empty((tokens, 2 * c.intermediate_size), **wide)
-        self._inners = torch.empty((tokens, c.intermediate_size), **wide)
-        self._deltas = torch.empty((tokens, c.hidden_size), **wide)
+        heads = (tokens, c.n_heads, c.head_dim)
+        self._xs = self._zeros(tokens, c.hidden_size)
+        self._normed = self._zeros(tokens, c.hidden_size, dtype=wide)
+        self._qkvs = self._zeros(tokens, q_size + 2 * kv_size, dtype=wide)
+        self._queries = self._zeros(*heads, dtype=half)
+        self._attendeds = self._zeros(*heads, dtype=wide)
+        self._gate_ups = self._zeros(tokens, 2 * c.intermediate_size, dtype=wide)
+        self._inners = self._zeros(tokens, c.intermediate_size, dtype=wide)
+        self._deltas = self._zeros(tokens, c.hidden_size, dtype=wide)
         largest = max(_size(m) for layer in self.weights.layers for m in layer.matrices)
-        self._expanded = torch.empty(largest, **wide)
+        self._expanded = self._zeros(largest, dtype=wide)
 
     # ---- one token
 
@@ -129,16 +130,12 @@ class Program:
 
     def head(self) -> None:
         """Logits of the residual stream."""
-        self._product(
-            self._x, (self.weights.head,), self.logits, norm=self.weights.output_norm
-        )
+        self._product(self._x, (self.weights.head,), self.logits, norm=self.weights.output_norm)
 
     def filter(self) -> None:
         """The bar that top-k, top-p and min-p set; sorts, so it is only run when one is on."""
         state = self.state
-        self._ops.scaled_logits(
-            self.logits, state.seen, state.counts, state.settings, self._scaled
-        )
+        self._ops.scaled_logits(self.logits, state.seen, state.counts, state.settings, self._scaled)
         state.bar.copy_(lowest_kept(self._scaled, state.filters))
 
     def choose(self) -> None:
@@ -165,11 +162,10 @@ class Program:
         size = self.config.intermediate_size
         first, last = w.gate_up[0], w.gate_up[-1]
         if isinstance(first, Planes) and isinstance(last, Planes):
-            merged = len(w.gate_up) == 1
-            gate, up = (first.slice(0, size), first.slice(size, 2 * size)) if merged else (first, last)
-            self._ops.gate_up(
-                self._x, gate, up, self._inner, norm=w.ffn_norm, eps=self.config.rms_norm_eps
-            )
+            if len(w.gate_up) == 1:
+                first, last = first.slice(0, size), first.slice(size, 2 * size)
+            eps = self.config.rms_norm_eps
+            self._ops.gate_up(self._x, first, last, self._inner, norm=w.ffn_norm, eps=eps)
             return
         self._product(self._x, w.gate_up, self._gate_up, norm=w.ffn_norm)
         self._ops.silu_mul(self._gate_up[None], self._inner[None])
@@ -185,19 +181,15 @@ class Program:
         add: bool = False,
     ) -> None:
         """Matrices below each other times x; two packed ones share a launch."""
-        eps, begin, rest = self.config.rms_norm_eps, 0, list(matrices)
-        while rest:
-            first = rest.pop(0)
-            packed = [first] if isinstance(first, Planes) else []
-            if packed and rest and isinstance(rest[0], Planes):
-                packed.append(rest.pop(0))
-            rows = sum(matrix_shape(m)[0] for m in packed or [first])
+        eps, begin = self.config.rms_norm_eps, 0
+        for group in _launches(matrices):
+            rows = sum(matrix_shape(matrix)[0] for matrix in group)
             part = slice(begin, begin + rows)
-            options = {"norm": norm, "eps": eps, "bias": None if bias is None else bias[part]}
-            if packed:
-                self._ops.product(x, packed, out[part], add=add, **options)
-            else:
-                self._ops.dense_product(x, first, out[part], add=add, **options)
+            own_bias = None if bias is None else bias[part]
+            packed = isinstance(group[0], Planes)
+            multiply = self._ops.product if packed else self._ops.dense_product
+            target = group if packed else group[0]
+            multiply(x, target, out[part], norm=norm, eps=eps, bias=own_bias, add=add)
             begin += rows
 
     def _embed(self, ids: Tensor, out: Tensor) -> None:
@@ -264,8 +256,8 @@ class Program:
 def lowest_kept(x: Tensor, filters: Tensor) -> Tensor:
     """The least of the scaled logits x (V,) that the filters keep, (1,).
 
-    In the usual order: top-k, top-p over what top-k left, min-p against the likeliest. The likeliest
-    token always stays.
+    In the usual order: top-k, top-p over what top-k left, min-p against the likeliest, which
+    always stays.
     """
     top_k, top_p, min_p = filters.unbind()
     ordered = torch.sort(x, descending=True).values
@@ -276,6 +268,16 @@ def lowest_kept(x: Tensor, filters: Tensor) -> Tensor:
     kept = (mass > 0) & (before < top_p * mass.double().sum()) & (mass >= min_p)
     kept |= rank == 0
     return torch.where(kept, ordered, torch.inf).amin(0, keepdim=True)
+
+
+def _launches(matrices: Sequence[Matrix]) -> Iterator[Sequence[Matrix]]:
+    """Two packed matrices that follow each other share a launch; any other has its own."""
+    rest = list(matrices)
+    while rest:
+        pair = len(rest) > 1 and all(isinstance(matrix, Planes) for matrix in rest[:2])
+        count = 2 if pair else 1
+        yield rest[:count]
+        del rest[:count]
 
 
 def _size(matrix: Matrix) -> int:

@@ -23,7 +23,7 @@ class Uploader:
         self._buffers = [
             torch.empty(PIECE_BYTES, dtype=torch.uint8, pin_memory=self._is_gpu) for _ in range(2)
         ]
-        self._sent = [torch.cuda.Event() for _ in range(2)] if self._is_gpu else []
+        self._sent = [_event() for _ in range(2)] if self._is_gpu else []
         self._turn = 0
 
     def pieces(self, rows: NDArray[np.uint8]) -> Iterator[tuple[int, Tensor]]:
@@ -45,3 +45,7 @@ class Uploader:
         sent = buffer.to(self._device, non_blocking=True)
         self._sent[self._turn].record()
         return sent
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -2,8 +2,8 @@
 over all keys, in one launch.
 
 A program takes a few query heads that share a key head, padded to 16 rows for the matrix units,
-and its part of the cached keys; the grid is fixed at launch and the position read on the device, so
-the kernel fits a CUDA graph. The new key never takes the way through the cache: the first part begins
+and its part of the cached keys; the grid is fixed at launch and the position read on the device,
+so the kernel fits a CUDA graph. The new key does not go through the cache: the first part begins
 its running softmax with it. The last program of a head group to finish joins the parts.
 """
 

@@ -20,7 +20,7 @@ TILE = 1024
 
 @triton.jit
 def _scaled(logits, seen, counts, settings, token, V):
-    """Logits with penalties, over the temperature (if that is not 0), -inf beyond the vocabulary."""
+    """Logits with penalties, over the temperature if that is not 0; -inf beyond the vocabulary."""
     inside = token < V
     x = tl.load(logits + token, mask=inside, other=-float("inf"))
     heat = tl.load(settings)

@@ -1,9 +1,10 @@
 """Pieces of kernels: tiles of packed blocks, their products with int8 activations, their values.
 
 A tile is (blocks, rows, words of a block): with blocks first, the compiler gives each lane whole
-blocks of 16 bytes, and neighbours in a row to neighbouring lanes. Planes with one number a block are
-addressed through `block ^ zero`, where `zero` is 0 but unknown to the compiler: it would otherwise
-widen those loads, spread them over other lanes, and move every number back through shared memory.
+blocks of 16 bytes, and neighbours in a row to neighbouring lanes. Planes with one number a block
+are addressed through `block ^ zero`, where `zero` is 0 but unknown to the compiler: it would
+otherwise widen those loads, spread them over other lanes, and move every number back through
+shared memory.
 """
 
 import triton

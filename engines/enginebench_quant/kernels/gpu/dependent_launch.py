@@ -23,7 +23,11 @@ def await_previous(PDL: tl.constexpr):
 
 
 @lru_cache
+def starts_early(device: torch.device) -> bool:
+    """Whether the device can."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
 def launch_options(device: torch.device) -> dict[str, bool]:
     """What a launcher adds to its kernel's arguments; the kernel takes PDL as a constexpr."""
-    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
-    return {"PDL": True, "launch_pdl": True} if able else {"PDL": False}
+    return {"PDL": True, "launch_pdl": True} if starts_early(device) else {"PDL": False}

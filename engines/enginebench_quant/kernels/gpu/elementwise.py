@@ -9,7 +9,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from enginebench_quant.kernels.gpu.attention_decode import rotated
 from enginebench_quant.kernels.gpu.dependent_launch import await_previous, launch_options
 
 __all__ = ["add_rms_norm", "rope_and_cache", "silu_mul"]

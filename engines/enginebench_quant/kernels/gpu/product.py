@@ -1,9 +1,10 @@
 """Products of quantized matrices with one vector, fused with what stands beside them in a layer.
 
-The vector's norm is part of the product: its weights are multiplied in before the vector is quantized to
-int8 (a scale for each 32, as the CPU kernels have it), the root mean square at the end. A program
-keeps the quantized vector in registers and walks over groups of rows; the next group's weights are
-on their way while one is multiplied, and the first group's before the kernel ahead has ended.
+The vector's norm is part of the product: its weights are multiplied in before the vector is
+quantized to int8 (a scale for each 32, as the CPU kernels have it), the root mean square at the
+end. A program keeps the quantized vector in registers and walks over groups of rows; the next
+group's weights are on their way while one is multiplied, and the first group's before the kernel
+ahead has ended.
 """
 
 from collections.abc import Sequence
@@ -211,8 +212,8 @@ def _shares(groups: list[int], sizes: list[int], most: int) -> list[int]:
     """Programs of each matrix: no more than it has groups of rows, else by bytes."""
     if sum(groups) <= most:
         return groups
-    shares = [max(1, min(g, round(most * size / sum(sizes)))) for g, size in zip(groups, sizes)]
-    return shares
+    pairs = zip(groups, sizes, strict=True)
+    return [max(1, min(count, round(most * size / sum(sizes)))) for count, size in pairs]
 
 
 def _check(x: Tensor, out: Tensor, matrices: Sequence[Planes], rows: int) -> None:

@@ -63,9 +63,7 @@ def product(
     out.copy_(y + out if add else y)
 
 
-def gate_up(
-    x: Tensor, gate: Planes, up: Planes, out: Tensor, *, norm: Tensor, eps: float
-) -> None:
+def gate_up(x: Tensor, gate: Planes, up: Planes, out: Tensor, *, norm: Tensor, eps: float) -> None:
     """out (N,) = silu(gate times normed x) * (up times normed x)."""
     vector, factor = _prepared(x, norm, eps)
     g, u = ((values(matrix) @ vector) * factor for matrix in (gate, up))
