@@ -34,6 +34,7 @@ from enginebench_paged.kernels import (
 )
 
 CHIP = configs._hopper(132)
+MORE_ROWS = {rule.config for rule in CHIP.gemv if rule.max_m > 16}
 FLOATS = {"eps": "fp32", "scale_log2": "fp32", "softcap": "fp32"}
 
 
@@ -133,7 +134,7 @@ def _gemv() -> Iterator[Build]:
         tile = f"{config.rows}x{config.columns}/{config.split_k}"
         if isinstance(config, configs.DotConfig):
             name, kernel = f"gemv dot {tile}", gemv._dot_kernel
-            constants["M_PAD"] = 16
+            constants["M_PAD"] = 64 if config in MORE_ROWS else 16
             options["num_stages"] = config.num_stages
         else:
             name, kernel = f"gemv fma {tile}", gemv._fma_kernel
