@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import triton_on_cpu
 
 from enginebench_models.cache import cached_path, is_pulled
 from enginebench_models.registry import registry_entry
 from enginebench_models.synthetic_files import write_synthetic_gguf, write_synthetic_hf
+
+__all__ = ["triton_on_cpu"]  # imported here, before any test module, for what it sets
 
 
 @pytest.fixture(scope="session")

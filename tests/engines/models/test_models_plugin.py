@@ -123,8 +123,8 @@ def run(*arguments: str):
     return CliRunner().invoke(models, arguments, catch_exceptions=True)
 
 
-def test_the_models_group_is_the_only_command():
-    assert [command.name for command in enginebench_commands()] == ["models"]
+def test_the_commands_are_registered():
+    assert [command.name for command in enginebench_commands()] == ["models", "quantize"]
 
 
 def test_list(monkeypatch, tmp_path):
