@@ -21,6 +21,7 @@ __all__ = [
     "OPTION_KEYS",
     "URL",
     "PlanOptions",
+    "RateMultiple",
     "RawOptions",
     "merge_options",
     "parse_options",
@@ -38,10 +39,21 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
+class RateMultiple:
+    """`2x`: a trace twice as fast as it was recorded."""
+
+    factor: float
+
+    def __str__(self) -> str:
+        return f"{self.factor:g}x"
+
+
+@dataclass(frozen=True, slots=True)
 class PlanOptions:
     """The axes of a plan and what holds for every cell; `parse_options` knows the defaults.
 
-    `concurrency` (closed loop) and `rates_rps` (open loop) are one axis of loads; one may be empty.
+    `concurrency` (closed loop) and `rates` (open loop, per second) are one axis of loads, of which
+    one may be empty.
     `engines` may hold "all", for every engine that can run and need not be named. `hardware` None
     stands for the default of this machine, and `models` None for the default model of the engines.
     """
@@ -50,7 +62,7 @@ class PlanOptions:
     models: tuple[str, ...] | None
     hardware: str | None
     concurrency: tuple[int, ...]
-    rates_rps: tuple[float, ...]
+    rates: tuple[float | RateMultiple, ...]
     workload: str
     settings: tuple[Setting, ...]
     requests: int | None
@@ -122,7 +134,7 @@ def parse_options(raw: RawOptions) -> PlanOptions:
         models=read.several("model", _text, None),
         hardware=",".join(raw["hardware"]) if raw.get("hardware") else None,
         concurrency=read.several("concurrency", _positive, () if rates else (1, 16)),
-        rates_rps=rates,
+        rates=rates,
         workload=workload,
         settings=settings,
         requests=requests,
@@ -209,14 +221,17 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _rate(text: str) -> float:
+def _rate(text: str) -> float | RateMultiple:
     try:
-        rate = float(text)
+        rate = float(text.removesuffix("x"))
     except ValueError:
         rate = 0.0
     if not 0 < rate < math.inf:
-        raise ValueError("must be a number of requests per second above 0, as in 4 or 0.5")
-    return rate
+        raise ValueError(
+            "must be a number of requests per second above 0, as in 4 or 0.5, or of a trace a "
+            "multiple of its own rate, as in 1x or 2x"
+        )
+    return RateMultiple(rate) if text.endswith("x") else rate
 
 
 def _file_name(text: str) -> str:
@@ -225,9 +240,11 @@ def _file_name(text: str) -> str:
     return text
 
 
-def _check_arrival(settings: Sequence[Setting], workload: str, rates_rps: Sequence[float]) -> None:
+def _check_arrival(
+    settings: Sequence[Setting], workload: str, rates: Sequence[float | RateMultiple]
+) -> None:
     for setting in settings:
-        if setting.key == f"{workload}.arrival" and not rates_rps:
+        if setting.key == f"{workload}.arrival" and not rates:
             raise UsageError(
                 f"an arrival ({','.join(setting.values)}) says how requests of an open loop come; "
                 "say how often with --rate, as in --rate 2,4,8, or leave it out"

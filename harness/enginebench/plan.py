@@ -21,7 +21,7 @@ from typing import TypeVar
 from enginebench import plugins
 from enginebench.errors import UnknownNameError, UsageError
 from enginebench.hardware import Capacity, default_hardware, parse_hardware, this_capacity
-from enginebench.options import ALL, URL, PlanOptions
+from enginebench.options import ALL, URL, PlanOptions, RateMultiple
 from enginebench.settings import Setting, combinations
 from enginebench.types import (
     Budget,
@@ -33,6 +33,7 @@ from enginebench.types import (
     ModelInfo,
     OptionValue,
     Plan,
+    RecordedWorkload,
     Workload,
     WorkloadSpec,
 )
@@ -78,12 +79,13 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class _Axes:
-    """Every axis with all of its values; `variants` are option sets by engine name."""
+    """Every axis with all of its values: `drives` are workloads under each load, `variants` option
+    sets by engine name.
+    """
 
     models: Mapping[str, ModelInfo]
     hardware: Sequence[Hardware]
-    workloads: Sequence[WorkloadSpec]
-    loads: Sequence[Load]
+    drives: Sequence[tuple[WorkloadSpec, Load]]
     engines: Mapping[str, Engine]
     variants: Mapping[str, Sequence[Mapping[str, OptionValue]]]
 
@@ -112,14 +114,16 @@ def build_plan(
         for name, engine in chosen.items()
     }
     hardware = _hardware(options, capacity)
-    workloads = _workload_specs(workload, options.settings)
+    drives = [
+        (spec, load)
+        for spec in _workload_specs(workload, options.settings)
+        for load in _loads(options, workload, spec)
+    ]
     left_out = _unavailable(chosen, options.settings) + _unnamed(known_engines, chosen, options)
     _raise_if_named(options, left_out)
     ready = {n: e for n, e in chosen.items() if n not in {out.engine for out in left_out}}
     models = {name: plugins.resolve_model(name, manager) for name in _model_names(options)}
-    loads = [Load(users=users) for users in options.concurrency]
-    loads += [Load(rate_rps=rate) for rate in options.rates_rps]
-    axes = _Axes(models, hardware, workloads, loads, ready, variants)
+    axes = _Axes(models, hardware, drives, ready, variants)
     left_out += _refused(axes)
     _raise_if_named(options, left_out)
     cells = tuple(_cells(options, axes, {(out.engine, out.where) for out in left_out}))
@@ -207,6 +211,22 @@ def _workload_specs(workload: Workload, settings: Sequence[Setting]) -> list[Wor
     ]
 
 
+def _loads(options: PlanOptions, workload: Workload, spec: WorkloadSpec) -> list[Load]:
+    users = [Load(users=users) for users in options.concurrency]
+    return users + [Load(rate_rps=_rate_rps(rate, workload, spec)) for rate in options.rates]
+
+
+def _rate_rps(rate: float | RateMultiple, workload: Workload, spec: WorkloadSpec) -> float:
+    if not isinstance(rate, RateMultiple):
+        return rate
+    if not isinstance(workload, RecordedWorkload):
+        raise UsageError(
+            f"--rate {rate}: the workload {workload.name} was not recorded at any rate; write "
+            "requests per second, as in --rate 4"
+        )
+    return rate.factor * workload.recorded_rate_rps(spec)
+
+
 def _model_names(options: PlanOptions) -> Sequence[str]:
     if options.models is not None:
         return options.models
@@ -238,7 +258,6 @@ def _raise_if_named(options: PlanOptions, left_out: Sequence[LeftOut]) -> None:
 
 def _cells(options: PlanOptions, axes: _Axes, refused: set[tuple[str, str]]) -> Iterator[Cell]:
     budget = Budget(options.requests, options.duration_s, options.warmup_requests)
-    drives = list(itertools.product(axes.workloads, axes.loads))
     index = 0
     for repeat, model, hardware in itertools.product(
         range(options.repeats), axes.models, axes.hardware
@@ -250,7 +269,7 @@ def _cells(options: PlanOptions, axes: _Axes, refused: set[tuple[str, str]]) -> 
             for variant in axes.variants[engine]
         ]
         turned = specs if repeat % 2 == 0 else specs[::-1]
-        for spec, (workload, load) in _pairs(turned, drives, options.reuse_servers):
+        for spec, (workload, load) in _pairs(turned, axes.drives, options.reuse_servers):
             seed = _cell_seed(options.seed, model, hardware, workload, load, repeat)
             cell_id = _cell_id(index, spec, load, repeat)
             yield Cell(index, spec, workload, load, budget, repeat, seed, cell_id)

@@ -34,6 +34,7 @@ __all__ = [
     "Option",
     "OptionValue",
     "Plan",
+    "RecordedWorkload",
     "Report",
     "Request",
     "RequestRecord",
@@ -342,6 +343,15 @@ class MetricInfo:
     unit: str
     better: Literal["lower", "higher", "neither"]
     help: str
+
+
+@runtime_checkable
+class RecordedWorkload(Workload, Protocol):
+    """A workload with a timing of its own, a trace, say: `--rate 1x` replays it as it was."""
+
+    def recorded_rate_rps(self, spec: WorkloadSpec) -> float:
+        """The mean rate at which the requests that `spec` stands for were recorded."""
+        ...
 
 
 @runtime_checkable

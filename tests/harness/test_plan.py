@@ -26,6 +26,7 @@ from enginebench.types import (
     Option,
     Request,
     Workload,
+    WorkloadSpec,
 )
 
 BOX = Capacity(cores=4, gpus=(0,))
@@ -68,6 +69,13 @@ class FakeWorkload:
         return [Request(0, "hello", 1)]
 
 
+class FakeTrace(FakeWorkload):
+    name = "trace"
+
+    def recorded_rate_rps(self, spec: WorkloadSpec) -> float:
+        return float(spec.options["input_tokens"]) / 2
+
+
 class FakePlugin:
     def __init__(self, *engines: Engine) -> None:
         self._engines = engines
@@ -78,7 +86,7 @@ class FakePlugin:
 
     @hookimpl
     def enginebench_workloads(self) -> Sequence[Workload]:
-        return [FakeWorkload()]
+        return [FakeWorkload(), FakeTrace()]
 
     @hookimpl
     def enginebench_resolve_model(self, name: str) -> ModelInfo | None:
@@ -127,6 +135,13 @@ def test_users_and_rates_are_cells_of_one_plan_and_never_of_one_load() -> None:
     assert [(c.load.users, c.load.rate_rps) for c in found] == [(4, None), (None, 0.5), (None, 2.0)]
     assert [c.id.split("-")[-2] for c in found] == ["c4", "r0.5", "r2"]
     assert len({c.seed for c in found}) == 3
+
+
+def test_a_multiple_of_the_recorded_rate_is_a_rate_when_it_is_planned() -> None:
+    found = cells({"workload": "trace", "rate": "2x,5", "input_tokens": "8,10"}, PAGED)
+    assert [c.load.rate_rps for c in found] == [8.0, 5.0, 10.0, 5.0]
+    with pytest.raises(UsageError, match=r"--rate 2x: the workload fixed was not recorded"):
+        cells({"rate": "2x"}, PAGED)
 
 
 def test_reused_servers_put_the_engine_before_the_load() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enginebench.errors import UnknownNameError, UsageError
-from enginebench.options import OPTION_KEYS, merge_options, parse_options
+from enginebench.options import OPTION_KEYS, RateMultiple, merge_options, parse_options
 from enginebench.plan_file import read_plan_file
 from enginebench.settings import Setting
 
@@ -88,10 +88,16 @@ def test_requests_without_duration_has_no_time_limit() -> None:
 
 def test_rates_are_loads_of_their_own_and_leave_no_users_unasked_for() -> None:
     options = parse_options({"rate": ["2,0.5"]})
-    assert (options.concurrency, options.rates_rps) == ((), (2.0, 0.5))
+    assert (options.concurrency, options.rates) == ((), (2.0, 0.5))
     both = parse_options({"rate": ["2"], "concurrency": ["4"], "arrival": ["constant"]})
-    assert (both.concurrency, both.rates_rps) == ((4,), (2.0,))
+    assert (both.concurrency, both.rates) == ((4,), (2.0,))
     assert both.settings == (Setting("fixed", "arrival", ("constant",)),)
+
+
+def test_a_rate_may_be_a_multiple_of_the_recorded_one() -> None:
+    options = parse_options({"rate": ["1x,0.5x,4"]})
+    assert options.rates == (RateMultiple(1.0), RateMultiple(0.5), 4.0)
+    assert [str(rate) for rate in options.rates[:2]] == ["1x", "0.5x"]
 
 
 def test_a_url_alone_measures_that_server() -> None:
@@ -116,6 +122,8 @@ def test_lengths_are_options_of_the_workload() -> None:
         ({"concurrency": ["-1"]}, r"--concurrency '-1'"),
         ({"rate": ["0"]}, r"--rate '0': must be a number of requests per second above 0"),
         ({"rate": ["inf"]}, r"--rate 'inf'"),
+        ({"rate": ["x"]}, r"--rate 'x': .*as in 1x or 2x"),
+        ({"rate": ["2xx"]}, r"--rate '2xx'"),
         ({"rate": ["2,many"]}, r"--rate 'many'"),
         ({"rate": ["2,2.0"]}, r"names 2.0 twice"),
         ({"arrival": ["poisson"]}, r"say how often with --rate"),

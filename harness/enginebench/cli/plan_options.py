@@ -35,7 +35,11 @@ _HELP = {
         "N,...",
         "Closed loop: how many users at a time. [1,16; none where only --rate is given]",
     ),
-    "rate": ("R,...", "Open loop: how many requests come a second, whatever became of the others."),
+    "rate": (
+        "R,...",
+        "Open loop: how many requests come a second, whatever became of the others; a trace also "
+        "1x, 2x, ...: as fast as it was recorded, or that many times.",
+    ),
     "arrival": (
         "HOW",
         "Open loop: constant, poisson or gamma (bursts), an option of the workload. [poisson]",
