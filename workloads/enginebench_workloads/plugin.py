@@ -14,13 +14,20 @@ from enginebench_workloads.fixed import FixedWorkload
 from enginebench_workloads.lengths import LengthsWorkload
 from enginebench_workloads.selftest import selftest
 from enginebench_workloads.shared_prefix import SharedPrefixWorkload
+from enginebench_workloads.trace import TraceWorkload
 
 __all__ = ["enginebench_commands", "enginebench_driver_command", "enginebench_workloads"]
 
 
 @hookimpl
 def enginebench_workloads() -> Sequence[Workload]:
-    return [FixedWorkload(), LengthsWorkload(), SharedPrefixWorkload(), DatasetWorkload()]
+    return [
+        FixedWorkload(),
+        LengthsWorkload(),
+        SharedPrefixWorkload(),
+        DatasetWorkload(),
+        TraceWorkload(),
+    ]
 
 
 @hookimpl
