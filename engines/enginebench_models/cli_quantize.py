@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["quantize_command"]
 
 
-@click.command("quantize")
+@click.command("quantize", short_help="Write a model in fewer bits, as a GGUF file.")
 @click.argument("source")
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from enginebench.errors import ModelError
-from enginebench_models.block_fields import Bytes
+from enginebench_models.block_fields import Bytes, Floats
 from enginebench_models.config import ModelConfig
 from enginebench_models.dequantizers import DEQUANTIZABLE, dequantize
 from enginebench_models.ggml_types import GGMLType
@@ -98,6 +98,8 @@ def _encode(tensor: Tensor, type: GGMLType, pool: Executor, report: Progress) ->
     """The bytes of the tensor as `type`; those of the same type are taken over as they are."""
     data = tensor.data
     if type is tensor.type:
+        if not type.is_quantized:
+            _check(tensor, tensor.dequantize())
         report(tensor.name, tensor.size)
         return data
     columns = tensor.shape[-1]
@@ -105,10 +107,7 @@ def _encode(tensor: Tensor, type: GGMLType, pool: Executor, report: Progress) ->
 
     def encode_rows(rows: slice) -> int:
         values = dequantize(data[rows], tensor.type, (rows.stop - rows.start, columns))
-        if not np.isfinite(values).all():
-            raise ModelError(
-                f"tensor {tensor.name!r} holds infinities or NaN: the source is broken"
-            )
+        _check(tensor, values)
         encoded[rows] = quantize(values, type)
         return values.size
 
@@ -116,6 +115,11 @@ def _encode(tensor: Tensor, type: GGMLType, pool: Executor, report: Progress) ->
         report(tensor.name, n_values)
     tensor.release()
     return encoded
+
+
+def _check(tensor: Tensor, values: Floats) -> None:
+    if not np.isfinite(values).all():
+        raise ModelError(f"tensor {tensor.name!r} holds infinities or NaN: the source is broken")
 
 
 def _slices(rows: int, columns: int) -> Iterator[slice]:

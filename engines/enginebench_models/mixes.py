@@ -23,8 +23,8 @@ __all__ = ["MIX_NAMES", "Mix", "find_mix"]
 
 _T = GGMLType
 _FALLBACKS = {
-    _T.Q2_K: _T.IQ4_NL,
-    _T.Q3_K: _T.IQ4_NL,
+    _T.Q2_K: _T.Q4_0,
+    _T.Q3_K: _T.Q4_0,
     _T.IQ4_XS: _T.IQ4_NL,
     _T.Q4_K: _T.Q5_0,
     _T.Q5_K: _T.Q5_1,
@@ -63,13 +63,6 @@ def _q2_k(at: _Place) -> GGMLType | None:
     if at.role == "attn_v":
         return _T.Q4_K if at.shares_values else _T.Q3_K
     return _T.Q3_K if at.role in ("ffn_down", "attn_output") else None
-
-
-def _q2_k_s(at: _Place) -> GGMLType | None:
-    finer = (at.role == "attn_v" and at.shares_values) or (
-        at.role == "ffn_down" and at.among_first(8)
-    )
-    return _T.Q4_K if finer else None
 
 
 def _q3_k_m(at: _Place) -> GGMLType | None:
@@ -159,7 +152,6 @@ _MIXES = {
         Mix("q5_1", _T.Q5_1, 9),
         Mix("q8_0", _T.Q8_0, 7),
         Mix("q2_k", _T.Q2_K, 10, _q2_k),
-        Mix("q2_k_s", _T.Q2_K, 21, _q2_k_s),
         Mix("q3_k_s", _T.Q3_K, 11),
         Mix("q3_k_m", _T.Q3_K, 12, _q3_k_m),
         Mix("q3_k_l", _T.Q3_K, 13, _q3_k_l),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["perplexity_command"]
 
 
-@click.command("perplexity")
+@click.command("perplexity", short_help="How well a model predicts a text.")
 @click.argument("model")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--against", help="Another model: how far are MODEL's predictions from its?")
