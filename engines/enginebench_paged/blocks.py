@@ -2,8 +2,9 @@
 
 A block holds the keys and values of `block_size` consecutive tokens. Full blocks are known by a
 chain hash: the digest of their tokens and of the block before them, so that equal hashes mean equal
-prefixes (128-bit BLAKE2b: not even a hostile prompt can make two collide). A block whose last holder lets
-go keeps its content and stays findable until the pool needs the room; the least recently used goes first.
+prefixes (128-bit BLAKE2b: not even a hostile prompt can make two collide). A block whose last
+holder lets go keeps its content and stays findable until the pool needs the room; the least
+recently used goes first.
 
 Knows neither sequences nor tensors: a block is a number.
 """
@@ -26,8 +27,9 @@ def chain_hash(parent: bytes, tokens: Sequence[int]) -> bytes:
 class BlockPool:
     """Reference counts over `num_blocks` blocks, with reuse of cached ones.
 
-    Every block is in exactly one state: held (count > 0), free, or free but cached (count 0, findable
-    by its hash). Raises `IndexError` only if asked for more blocks than `free_count`: callers ask first.
+    Every block is in exactly one state: held (count > 0), free, or free but cached (count 0,
+    findable by its hash). Raises `IndexError` only if asked for more blocks than `free_count`:
+    callers ask first.
     """
 
     def __init__(self, num_blocks: int, *, prefix_cache: bool = True) -> None:
@@ -73,7 +75,7 @@ class BlockPool:
         return blocks
 
     def release(self, blocks: Sequence[int]) -> None:
-        """Let go of a sequence's blocks (in its order). The tail of a chain is evicted before its head."""
+        """Let go of a sequence's blocks, in its order: chains are evicted from their tails."""
         for block in reversed(blocks):
             self._counts[block] -= 1
             assert self._counts[block] >= 0, f"block {block} was released more often than held"

@@ -20,6 +20,7 @@ from enginebench_paged.options import OPTIONS
 
 __all__ = ["PagedConfig", "resolve"]
 
+_GPU_MEMORY_FRACTION = 0.9
 _DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
 
@@ -66,7 +67,7 @@ def resolve(
         step_tokens=_step_tokens(chosen, max_batch, 2048 if gpu else 256),
         context_length=_context_length(chosen, model),
         kv_memory_bytes=None if kv_memory_gb is None else _gigabytes(float(kv_memory_gb)),
-        gpu_memory_fraction=_fraction(cast(float, chosen["gpu_memory_fraction"])),
+        gpu_memory_fraction=_gpu_memory_fraction(chosen, device),
         prefix_cache=bool(chosen["prefix_cache"]),
         chunked_prefill=bool(chosen["chunked_prefill"]),
         cuda_graphs=_cuda_graphs(cast("bool | None", chosen["cuda_graphs"]), device),
@@ -94,8 +95,8 @@ def _step_tokens(chosen: Mapping[str, OptionValue | None], max_batch: int, defau
     tokens = _positive(chosen, "step_tokens", max(default, max_batch))
     if tokens < max_batch:
         raise UsageError(
-            f"step_tokens is {tokens}, less than max_batch ({max_batch}): each running request needs"
-            " a token of every step; raise step_tokens or lower max_batch"
+            f"step_tokens is {tokens}, less than max_batch ({max_batch}): each running request"
+            " needs a token of every step; raise step_tokens or lower max_batch"
         )
     return tokens
 
@@ -115,10 +116,17 @@ def _gigabytes(value: float) -> int:
     return int(value * 1e9)
 
 
-def _fraction(value: float) -> float:
-    if not 0 < value <= 1:
-        raise UsageError(f"gpu_memory_fraction is {value:g}; it must be above 0 and at most 1")
-    return value
+def _gpu_memory_fraction(chosen: Mapping[str, OptionValue | None], device: torch.device) -> float:
+    value = chosen["gpu_memory_fraction"]
+    if value is None:
+        return _GPU_MEMORY_FRACTION
+    if device.type != "cuda":
+        raise UsageError("gpu_memory_fraction needs a GPU, and this engine runs on the CPU")
+    if chosen["kv_memory_gb"] is not None:
+        raise UsageError("kv_memory_gb and gpu_memory_fraction both size the KV cache; give one")
+    if not 0 < float(value) <= 1:
+        raise UsageError(f"gpu_memory_fraction is {value}; it must be above 0 and at most 1")
+    return float(value)
 
 
 def _cuda_graphs(value: bool | None, device: torch.device) -> bool:

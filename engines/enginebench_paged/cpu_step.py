@@ -1,10 +1,11 @@
-"""A step on a CPU: few, large torch calls, since each call costs microseconds and a layer takes hundreds.
+"""A step on a CPU: few, large torch calls, since each call costs microseconds and a layer takes
+hundreds.
 
-Same results as `kernels.reference` but for rounding: the residual stream and the norms stay in float32.
-Keys and values are copied out of their blocks with one `index_select` each. Decodes of several sequences are
-one batched product over contexts padded to the longest; a prompt, or a single decode, goes through torch's
-fused attention alone. Blocks come from memory that was zeroed once, so what padding reads is finite and
-a mask is enough to hide it.
+Same results as `kernels.reference` but for rounding: the residual stream and the norms stay in
+float32. Keys and values are copied out of their blocks with one `index_select` each. Decodes of
+several sequences are one batched product over contexts padded to the longest; a prompt, or a
+single decode, goes through torch's fused attention alone. Blocks come from memory that was zeroed
+once, so what padding reads is finite and a mask is enough to hide it.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ __all__ = ["CpuStep"]
 class _Batch:
     """B sequences with one query each, contexts padded to C keys.
 
-    rows (B * kv_heads * blocks,) of the cache seen as (num_blocks * kv_heads, block_size * head_dim);
-    mask (B * kv_heads, group, C) is added to the scores.
+    rows (B * kv_heads * blocks,) of the cache seen as (num_blocks * kv_heads, block_size *
+    head_dim); mask (B * kv_heads, group, C) is added to the scores.
     """
 
     tokens: slice
@@ -37,7 +38,7 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Alone:
-    """One sequence with Q queries; rows as above, mask (group * Q, context) is added to the scores."""
+    """One sequence with Q queries; rows as above, mask (group * Q, context)."""
 
     tokens: slice
     rows: Tensor
@@ -138,7 +139,7 @@ class CpuStep:
         kv_heads, context = self._config.n_kv_heads, group.mask.shape[1]
         k = k.view(1, kv_heads, -1, head_dim)[:, :, :context]
         v = v.view(1, kv_heads, -1, head_dim)[:, :, :context]
-        # the query heads that share a key head stand one below the other: (1, kv_heads, group * Q, D)
+        # query heads that share a key head stand one below the other: (1, kv_heads, group * Q, D)
         grouped = q.view(queries, kv_heads, -1, head_dim).permute(1, 2, 0, 3)
         out = functional.scaled_dot_product_attention(
             grouped.reshape(1, kv_heads, -1, head_dim),

@@ -1,8 +1,8 @@
 """Which number format a CPU multiplies faster: bf16 halves the bytes, but not every CPU has it.
 
 With AVX512-BF16 or AMX bf16 wins at every batch size; without them torch emulates it, which loses
-badly on batches. So it is measured, on products of the model's own shape, in about 0.3 s: on one thread
-and by the thread's own CPU time, which other processes disturb least.
+badly on batches. So it is measured, on products of the model's own shape, in about 0.3 s: on one
+thread and by the thread's own CPU time, which other processes disturb least.
 """
 
 from __future__ import annotations

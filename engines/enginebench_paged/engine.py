@@ -1,8 +1,8 @@
 """The engine as the server sees it: requests in, tokens out, one step at a time.
 
-Ties the scheduler, which decides, to the runner, which computes. With schedule-ahead a step is launched
-before the ids of the one before it were read: the device never waits for Python, and a stop token is
-noticed one step late (the extra token is dropped).
+Ties the scheduler, which decides, to the runner, which computes. With schedule-ahead a step is
+launched before the ids of the one before it were read: the device never waits for Python, and a
+stop token is noticed one step late (the extra token is dropped).
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class PagedEngine:
         total = len(request.prompt) + request.max_tokens
         if total > self.context_length:
             raise ValueError(
-                f"{len(request.prompt)} prompt tokens and {request.max_tokens} new ones make {total},"
-                f" the context has {self.context_length}; shorten one of them"
+                f"{len(request.prompt)} prompt tokens and {request.max_tokens} new ones make"
+                f" {total}, the context has {self.context_length}; shorten one of them"
             )
         for token in request.prompt:
             if not 0 <= token < self._vocab_size:

@@ -1,8 +1,8 @@
 """Whole steps as CUDA graphs, one for each bucket of sizes.
 
-A graph holds everything from the ids that the last step left on the device to the newly sampled ones:
-attention over the block tables, logits and sampling. Launching it costs one call instead of hundreds.
-Rows beyond the step's own are padded: they belong to the spare slot and store nothing.
+A graph holds everything from the ids that the last step left on the device to the newly sampled
+ones: attention over the block tables, logits and sampling. Launching it costs one call instead of
+hundreds. Rows beyond the step's own are padded: they belong to the spare slot and store nothing.
 
 Decode graphs are for steps of one token a sequence, which all sample. Mixed graphs take any step of
 so many tokens: its decodes go through the kernel that also does the prefills, which does not split
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Forward(Protocol):
 
 
 def decode_buckets(max_batch: int) -> list[int]:
-    """1, 2, 4, 8, then steps of 8 up to 64, of 16 up to 256, of 64 beyond; the last is max_batch."""
+    """1, 2, 4, then steps of 8 up to 64, of 16 up to 256, of 64 beyond; last, max_batch."""
     sizes = [1, 2, 4, *range(8, 64, 8), *range(64, 256, 16), *range(256, max_batch, 64)]
     return [size for size in sizes if size < max_batch] + [max_batch]
 
@@ -73,7 +73,7 @@ class StepGraphs:
         self._spare_slot = max_batch
         self._device = device
         self._forward = forward
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None  # torch's handle has no public type
         self._mixed = [
             self._capture(Sizes(size, max_batch, max_batch, decodes=0, max_query_len=size))
             for size in reversed(mixed_buckets(step_tokens) if mixed else [])
@@ -126,7 +126,7 @@ class StepGraphs:
 
     def _warm_up(self, run: Callable[[], object]) -> None:
         """Once outside the graph: kernels are compiled, and libraries take their workspaces."""
-        stream = torch.cuda.Stream(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             run()

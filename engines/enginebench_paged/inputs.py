@@ -1,13 +1,13 @@
 """What a step feeds the model, packed into one array so that one copy brings it to the device.
 
-Written on the host into (pinned) memory, read on the device through views of the same layout. A graph
-has a buffer of fixed size with its rows padded; other steps get one of the size they need.
+Written on the host into (pinned) memory, read on the device through views of the same layout. A
+graph has a buffer of fixed size with its rows padded; other steps get one of the size they need.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ __all__ = ["FROM_DEVICE", "Sizes", "StepInputs", "device_views", "host_views"]
 
 FROM_DEVICE = -1  # in token_ids: the host does not know it yet, take what the slot sampled last
 
-ArrayT = TypeVar("ArrayT")
+ArrayT = TypeVar("ArrayT", NDArray[Any], torch.Tensor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class StepInputs(Generic[ArrayT]):
     """Views into the packed array: numpy on the host, torch on the device.
 
     token_ids (T,), positions (T,), cache_slots (T,): block * block_size + offset, negative stores
-    nothing. sequence_slots (B,): state slot of each sequence. sample_rows (S,): which of the T rows are
-    sampled, sample_slots (S,) for whom, sample_positions (S,): where the new token will stand.
-    context_lens (B,) and query_starts (B + 1,) are int32.
+    nothing. sequence_slots (B,): state slot of each sequence. sample_rows (S,): which of the T
+    rows are sampled, sample_slots (S,) for whom, sample_positions (S,): where the new token will
+    stand. context_lens (B,) and query_starts (B + 1,) are int32.
     """
 
     sizes: Sizes
@@ -64,22 +64,33 @@ class StepInputs(Generic[ArrayT]):
     query_starts: ArrayT
 
 
-def host_views(packed: NDArray[np.int64], sizes: Sizes) -> StepInputs[NDArray[np.int64]]:
-    """Views for writing; the int32 fields are int32 arrays all the same."""
-    cuts = _cuts(sizes)
-    wide = [packed[start:stop] for start, stop in cuts[:-1]]
-    narrow = packed[slice(*cuts[-1])].view(np.int32)
-    count = sizes.sequences
-    return StepInputs(sizes, *wide, narrow[:count], narrow[count : 2 * count + 1])  # type: ignore[arg-type]
+def host_views(packed: NDArray[np.int64], sizes: Sizes) -> StepInputs[NDArray[Any]]:
+    """Views for writing."""
+    parts = [packed[start:stop] for start, stop in _cuts(sizes)]
+    return _named(sizes, parts[:-1], parts[-1].view(np.int32))
 
 
 def device_views(packed: torch.Tensor, sizes: Sizes) -> StepInputs[torch.Tensor]:
     """Views for reading, on whatever device the array is."""
-    cuts = _cuts(sizes)
-    wide = [packed[start:stop] for start, stop in cuts[:-1]]
-    narrow = packed[slice(*cuts[-1])].view(torch.int32)
+    parts = [packed[start:stop] for start, stop in _cuts(sizes)]
+    return _named(sizes, parts[:-1], parts[-1].view(torch.int32))
+
+
+def _named(sizes: Sizes, wide: list[ArrayT], narrow: ArrayT) -> StepInputs[ArrayT]:
+    token_ids, positions, cache_slots, sequence_slots, rows, slots, places = wide
     count = sizes.sequences
-    return StepInputs(sizes, *wide, narrow[:count], narrow[count : 2 * count + 1])
+    return StepInputs(
+        sizes=sizes,
+        token_ids=token_ids,
+        positions=positions,
+        cache_slots=cache_slots,
+        sequence_slots=sequence_slots,
+        sample_rows=rows,
+        sample_slots=slots,
+        sample_positions=places,
+        context_lens=narrow[:count],
+        query_starts=narrow[count : 2 * count + 1],
+    )
 
 
 def _cuts(sizes: Sizes) -> list[tuple[int, int]]:

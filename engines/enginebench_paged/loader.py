@@ -1,8 +1,9 @@
 """Weights on their device, in the run's dtype and in the layout that `model` computes with.
 
-Q, K and V are merged into one matrix, gate and up into another. Rotary pairs always lie in halves: rows
-that a file keeps as adjacent pairs are reordered. A tensor is read a few rows at a time straight into
-its place, so loading never holds a second copy of anything big. Synthetic weights are drawn on the device.
+Q, K and V are merged into one matrix, gate and up into another. Rotary pairs always lie in halves:
+rows that a file keeps as adjacent pairs are reordered. A tensor is read a few rows at a time
+straight into its place, so loading never holds a second copy of anything big. Synthetic weights
+are drawn on the device.
 
 Norms stay float32: they are small, and every kernel takes them so.
 """
@@ -113,7 +114,7 @@ class _Loader:
         return merged
 
     def _in_halves(self, rows: torch.Tensor, heads: int) -> torch.Tensor:
-        """Reorder the rows of each head, in place, so that row i turns with row i + head_dim / 2."""
+        """Reorder each head's rows in place, so that row i turns with row i + head_dim / 2."""
         if self.config.rope_pairs == "adjacent" and not self.synthetic:
             pairs = rows.view(heads, self.config.head_dim // 2, 2, *rows.shape[1:])
             rows.copy_(pairs.transpose(1, 2).reshape(rows.shape).clone())
@@ -123,7 +124,7 @@ class _Loader:
         """The tensors one below the other."""
         rows = [source.shape[0] for source in sources]
         target = torch.empty((sum(rows), *sources[0].shape[1:]), dtype=dtype, device=self.device)
-        for part, source in zip(target.split(rows), sources, strict=True):
+        for part, source in zip(torch.split(target, rows), sources, strict=True):
             if self.synthetic:
                 self._draw(part, source)
             else:

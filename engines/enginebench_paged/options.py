@@ -1,4 +1,5 @@
-"""The engine's options as users meet them. Imports nothing heavy: the plugin lists them at start-up.
+"""The engine's options as users meet them. Imports nothing heavy: the plugin lists them at
+start-up.
 
 `config.resolve` turns them into a `PagedConfig`, where every "auto" has become a fact.
 """
@@ -20,10 +21,15 @@ OPTIONS = (
         "kv_memory_gb",
         float,
         None,
-        "GB of KV cache (GPU: what gpu_memory_fraction leaves; CPU: what max_batch contexts need, at"
-        " most an eighth of the free memory)",
+        "GB of KV cache (GPU: what gpu_memory_fraction leaves; CPU: what max_batch contexts need,"
+        " at most an eighth of the free memory)",
     ),
-    Option("gpu_memory_fraction", float, 0.9, "share of the GPU's memory that the engine may fill"),
+    Option(
+        "gpu_memory_fraction",
+        float,
+        None,
+        "share of the GPU's memory that the engine may fill (0.9)",
+    ),
     Option(
         "dtype", str, "auto", "of weights and KV (GPU bf16; CPU the faster of bf16 and f32)", DTYPES
     ),

@@ -1,8 +1,8 @@
 """Draws the next tokens of a batch; what each request asked for lies on the device, by slot.
 
-Order: penalties, then temperature and the filters (see `kernels.reference.sample`). Penalties need to
-know what was said so far: counts by slot and token, made when the first request asks for a penalty,
-so that nobody else pays for them.
+Order: penalties, then temperature and the filters (see `kernels.reference.sample`). Penalties need
+to know what was said so far: counts by slot and token, made when the first request asks for a
+penalty, so that nobody else pays for them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Sampler:
         self._penalized = [False] * slots
 
     def admit(self, sequences: Seq[Sequence]) -> None:
-        """Sequences that were given slots in this step bring their parameters (and their history)."""
+        """Sequences that were given slots in this step bring parameters and history."""
         slots = [sequence.slot for sequence in sequences]
         rows = [_floats(sequence.request.sampling) for sequence in sequences]
         integers = [slots, [s.request.sampling.top_k or 0 for s in sequences]]
@@ -89,9 +89,7 @@ class Sampler:
         said.counts[slot] = 0
         said.prompted[slot] = False
         tokens = upload(np.array(sequence.tokens, np.int64), self._device)
-        prompt, generated = tokens.split(
-            [sequence.prompt_length, len(tokens) - sequence.prompt_length]
-        )
+        prompt, generated = tokens[: sequence.prompt_length], tokens[sequence.prompt_length :]
         said.prompted[slot, prompt] = True
         said.counts[slot].index_add_(0, generated, torch.ones_like(generated, dtype=torch.int32))
 

@@ -6,8 +6,8 @@ Rules, in the order in which they matter:
 2. Running sequences decode first, one token each; prefills share what is left of the token
    budget in chunks; then new sequences are admitted while slots, budget and blocks last.
 3. A sequence is admitted when the blocks of all its tokens so far are there, with one to spare
-   for each running one. Only decoding asks for blocks later. When none is left, the newest running sequence
-   is preempted: its blocks go back and it is computed again later (recompute, not swap).
+   for each running one. Only decoding asks for blocks later. When none is left, the newest running
+   sequence is preempted: its blocks go back and it is computed again later (recompute, not swap).
 
 The oldest sequence can hence always go on, and no pool is too small for a request that `add` took.
 
@@ -109,7 +109,7 @@ class Scheduler:
         return bool(self._sequences)
 
     def schedule(self) -> StepPlan | None:
-        """Plan the next step and account for it as computed; None if nothing can be computed now."""
+        """Plan the next step and account for it as done; None if nothing can be computed now."""
         if self.config.chunked_prefill:
             pieces, admitted = self._mixed_step()
         else:
@@ -153,9 +153,9 @@ class Scheduler:
         if self.counters.preemptions > preemptions:
             return pieces, []
         admitted = []
-        while budget > 0 and (sequence := self._admit_next()):
-            admitted.append(sequence)
-            pieces.append(_piece(sequence, budget))
+        while budget > 0 and (newcomer := self._admit_next()) is not None:
+            admitted.append(newcomer)
+            pieces.append(_piece(newcomer, budget))
             budget -= pieces[-1].length
         return pieces, admitted
 
@@ -178,7 +178,7 @@ class Scheduler:
         return pieces
 
     def _grow(self, sequence: Sequence) -> bool:
-        """Give it the block of its next position; False if it was itself the newest and had to go."""
+        """Give it the block of its next position; False if it was the newest and had to go."""
         missing = self._blocks_for(sequence.length) - len(sequence.blocks)
         while self.pool.free_count < missing:
             victim = self.running[-1]
@@ -189,7 +189,7 @@ class Scheduler:
         return True
 
     def _admit_next(self, budget: int | None = None) -> Sequence | None:
-        """Move the head of the queue to the running ones if it fits (and needs at most `budget`)."""
+        """Let the head of the queue run if it fits (and needs at most `budget` tokens)."""
         if not self.waiting or not self._free_slots or self.waiting[0].in_flight:
             return None
         sequence = self.waiting[0]
@@ -210,7 +210,7 @@ class Scheduler:
         return sequence
 
     def _acquire_hits(self, sequence: Sequence) -> list[int]:
-        """Hold the cached blocks of its prefix, all but its last token at most: that one is computed."""
+        """Hold the cached blocks of its prefix, never of its last token: that is computed."""
         if not self.config.prefix_cache:
             return []
         self._extend_hashes(sequence)
@@ -247,7 +247,7 @@ class Scheduler:
         return token
 
     def _register(self, sequence: Sequence) -> None:
-        """Offer the blocks that are full, computed and known by their tokens to the prefix cache."""
+        """Offer to the prefix cache what is full, computed and known by its tokens."""
         size = self.config.block_size
         full = min(sequence.computed, len(sequence.tokens)) // size
         if not self.config.prefix_cache or full <= sequence.registered:
@@ -281,7 +281,7 @@ class Scheduler:
             self.waiting.remove(sequence)
 
     def _leave(self, sequence: Sequence) -> None:
-        """Give slot and blocks back. What it still has in flight is ordered before their next use."""
+        """Give slot and blocks back. What it has in flight comes before their next use."""
         assert sequence.slot is not None
         self.running.remove(sequence)
         self._free_slots.append(sequence.slot)

@@ -1,7 +1,8 @@
 """A request on its way through the engine: its tokens, and how far they have been computed.
 
-Lives on the host and is pure Python. A sampled token exists on the device one step before the host knows
-it (`in_flight`), so a sequence's `length` may run ahead of `tokens`: scheduling needs lengths only.
+Lives on the host and is pure Python. A sampled token exists on the device one step before the host
+knows it (`in_flight`), so a sequence's `length` may run ahead of `tokens`: scheduling needs
+lengths only.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Sequence:
 
     @property
     def todo(self) -> int:
-        """Positions to compute before the next token is sampled; 0: all sampled, ids on their way."""
+        """Positions to compute before the next token is sampled; 0: all are sampled."""
         return self.length - self.computed if self.length < self.max_length else 0
 
     def __repr__(self) -> str:

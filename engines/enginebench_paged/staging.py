@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from enginebench_paged.step import Piece, StepPlan
 
 __all__ = ["fill", "pad", "sizes_of"]
 
-Ints = NDArray[np.int64]
+Ints = NDArray[Any]
 
 
 def sizes_of(plan: StepPlan, block_size: int) -> Sizes:

@@ -16,8 +16,8 @@ __all__ = ["Piece", "StepPlan"]
 class Piece:
     """Positions `start` to `start + length` of a sequence.
 
-    `samples`: the piece reaches the sequence's last token, so the next one is drawn from its logits.
-    `slot` is the sequence's when the step was planned.
+    `samples`: the piece reaches the sequence's last token, so the next one is drawn from its
+    logits. `slot` is the sequence's when the step was planned.
     """
 
     sequence: Sequence

@@ -1,8 +1,8 @@
 """What a layer does between its matrix products, bound to one step.
 
-All that is the same in every layer of a step (block tables, masks, rotary angles, where keys go) is worked
-out once, when the object is made; a layer then only computes. There are two: this one calls `kernels.ops`, the other
-one, for CPUs, is in `cpu_step`.
+All that is the same in every layer of a step (block tables, masks, rotary angles, where keys go)
+is worked out once, when the object is made; a layer then only computes. There are two: this one
+calls `kernels.ops`, the other one, for CPUs, is in `cpu_step`.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class KernelStep:
     ) -> Tensor:
         config, x = self._config, self._x
         keys, values = self._cache.keys[layer], self._cache.values[layer]
-        heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)
-        q, k, v = qkv.split(heads, dim=1)
+        heads = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
+        q, k, v = torch.split(qkv, heads, dim=1)
         q = ops.rope_and_cache(
             q, k, v, x.positions, self._rotary, keys, values, x.cache_slots,
             q_norm, k_norm, self._eps,

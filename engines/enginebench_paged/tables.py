@@ -23,7 +23,7 @@ class BlockTables:
         self.host = np.zeros((max_batch + 1, width), np.int32)
         self._filled = [0] * (max_batch + 1)
         shared = torch.from_numpy(self.host)
-        self.device = shared if device.type == "cpu" else shared.to(device)
+        self.device = shared if device.type == "cpu" else shared.to(device)  # the device's copy
 
     def reset(self, slot: int) -> None:
         """The slot has a new owner."""
@@ -44,5 +44,5 @@ class BlockTables:
 
     def _send(self, places: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
         values = self.host.reshape(-1)[places]
-        news = upload(np.stack([places, values.astype(np.int64)]), self.device)
+        news = upload(np.stack([places, values.astype(np.int64)]), self.device.device)
         self.device.view(-1)[news[0]] = news[1].to(torch.int32)

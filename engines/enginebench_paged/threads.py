@@ -1,8 +1,9 @@
 """How torch's threads behave on a CPU that they do not have for themselves.
 
-An OpenMP barrier spins by default. When any other process (the client that measures us, say) takes one
-of the cores, the other threads then burn theirs until it comes back: measured with two threads on two busy
-cores, output fell from 18 to 2 tokens/s. Waiting passively costs some microseconds a product instead.
+An OpenMP barrier spins by default. When any other process (the client that measures us, say) takes
+one of the cores, the other threads then burn theirs until it comes back: measured with two threads
+on two busy cores, output fell from 18 to 2 tokens/s. Waiting passively costs some microseconds a
+product instead.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     python tests/benchmarks/paged_cpu.py [--model smollm2-135m] [--dtype auto] [--rounds 3]
 
-The engine is driven in this process, without HTTP. Each round runs both batches, so that noise on the
-machine hits both; the ratio of the medians is what to look at. On a busy machine look at the tokens per
-second of CPU time, which other processes disturb less. Prompts are random and never repeat.
+The engine is driven in this process, without HTTP. Each round runs both batches, so that noise on
+the machine hits both; the ratio of the medians is what to look at. On a busy machine look at the
+tokens per second of CPU time, which other processes disturb less. Prompts are random and never
+repeat.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def main() -> None:
     model = open_model(arguments.model)
     start = time.perf_counter()
     engine = PagedEngine(model, {"dtype": arguments.dtype})
-    print(f"{arguments.model}, {engine.config.dtype}, loaded in {time.perf_counter() - start:.1f} s")
+    loaded_s = time.perf_counter() - start
+    print(f"{arguments.model}, {engine.config.dtype}, loaded in {loaded_s:.1f} s")
     rates: dict[int, list[Rate]] = {batch: [] for batch in arguments.batches}
     for _ in range(arguments.rounds):
         for batch, seen in rates.items():

@@ -12,7 +12,7 @@ from tiny_references import Reference, make_reference
 
 @pytest.fixture
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where there is a GPU, and with one thread: two would wait for each other all the time."""
+    """Also where there is a GPU, and with one thread: two would wait for each other."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 

@@ -92,7 +92,7 @@ class PoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.pool = BlockPool(6)
         self.lists: list[list[int]] = []
-        self.content: dict[int, bytes] = {}  # what a block was registered as since it was handed out
+        self.content: dict[int, bytes] = {}  # what blocks were registered as
 
     @rule(target=held, number=st.integers(0, 3))
     def allocate(self, number: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The whole engine on the CPU: its greedy tokens are those of `transformers`, however it got there."""
+"""The whole engine on the CPU: greedy tokens are those of `transformers`, however it got there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from enginebench_paged.engine import PagedEngine
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 References = Callable[[str], Reference]
-PLAIN: dict[str, OptionValue] = {"dtype": "f32", "block_size": 16, "max_batch": 4, "step_tokens": 24}
+PLAIN: dict[str, OptionValue] = {
+    "dtype": "f32",
+    "block_size": 16,
+    "max_batch": 4,
+    "step_tokens": 24,
+}
 MOST_BLOCKS = 6  # what the longest of the reference requests needs
 
 
@@ -47,9 +52,7 @@ def run_all(engine: PagedEngine, reference: Reference) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_each_architecture_one_request_at_a_time(
-    references: References, architecture: str
-) -> None:
+def test_each_architecture_one_request_at_a_time(references: References, architecture: str) -> None:
     reference = references(architecture)
     engine = build(reference, prefix_cache=False, max_batch=1, step_tokens=128)
     for index, (prompt, expected) in enumerate(

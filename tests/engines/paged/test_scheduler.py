@@ -1,8 +1,9 @@
 """The scheduler against a device that remembers: every schedule must give the same tokens.
 
-`FakeDevice` stands in for runner and model. It keeps in each KV slot a digest of the whole prefix that was
-written there and refuses to compute on anything else, and its next token depends on that digest alone: a
-block that is leaked, shared wrongly, reused too early or hit by a false prefix shows up at once.
+`FakeDevice` stands in for runner and model. It keeps in each KV slot a digest of the whole prefix
+that was written there and refuses to compute on anything else, and its next token depends on that
+digest alone: a block that is leaked, shared wrongly, reused too early or hit by a false prefix
+shows up at once.
 """
 
 from __future__ import annotations
@@ -134,13 +135,13 @@ class Bench:
 
 
 def config(**changes: object) -> SchedulerConfig:
-    plain = dict(num_blocks=16, block_size=4, max_batch=4, step_tokens=8)
+    plain = {"num_blocks": 16, "block_size": 4, "max_batch": 4, "step_tokens": 8}
     return SchedulerConfig(**{**plain, **changes})  # type: ignore[arg-type]
 
 
-def request(name: str, prompt: tuple[int, ...], max_tokens: int = 4, stop: str = "") -> (
-    GenerationRequest
-):
+def request(
+    name: str, prompt: tuple[int, ...], max_tokens: int = 4, stop: str = ""
+) -> GenerationRequest:
     return GenerationRequest(
         name, prompt, max_tokens, stop_token_ids=frozenset(int(digit) for digit in stop)
     )
@@ -264,7 +265,7 @@ STOPS = st.sampled_from(["", "", "0", "14"])
 @settings(max_examples=150, deadline=None)
 @given(
     limits=CONFIGS,
-    ahead=st.integers(0, 1),
+    ahead=st.integers(0, 2),
     work=st.lists(st.tuples(PROMPTS, st.integers(1, 10), STOPS), min_size=1, max_size=8),
 )
 def test_every_admitted_request_finishes_with_its_own_tokens(
@@ -305,7 +306,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if len(prompt) + max_tokens - 1 <= limits.num_blocks * limits.block_size:
             self.bench.add(request(str(self.names), prompt, max_tokens, stop))
 
-    @precondition(lambda self: len(self.bench.launched) < 2)
+    @precondition(lambda self: len(self.bench.launched) < 3)
     @rule()
     def launch(self) -> None:
         self.bench.launch()

@@ -31,28 +31,28 @@ class Reference:
 def _hf_config(architecture: str) -> Any:
     import transformers
 
-    plain: dict[str, Any] = dict(
-        vocab_size=512,
-        hidden_size=48,
-        intermediate_size=80,
-        num_hidden_layers=3,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.3,
-        tie_word_embeddings=False,
-    )
+    plain: dict[str, Any] = {
+        "vocab_size": 512,
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.3,
+        "tie_word_embeddings": False,
+    }
     if architecture == "llama":
         return transformers.LlamaConfig(**{**plain, "tie_word_embeddings": True})
     if architecture == "llama3":
-        rope = dict(
-            rope_type="llama3",
-            rope_theta=10_000.0,
-            factor=4.0,
-            low_freq_factor=1.0,
-            high_freq_factor=4.0,
-            original_max_position_embeddings=32,
-        )
+        rope = {
+            "rope_type": "llama3",
+            "rope_theta": 10_000.0,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        }
         return transformers.LlamaConfig(**plain, rope_parameters=rope)
     if architecture == "mistral":
         return transformers.MistralConfig(**plain, sliding_window=9, head_dim=8)
