@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -25,14 +24,15 @@ from enginebench.types import (
     Option,
     OptionValue,
 )
+from enginebench_peers.ask import ask
 from enginebench_peers.flags import option_flags, positive
 from enginebench_peers.gguf_files import gguf_path, why_no_gguf
+from enginebench_peers.installed import absent, present
 
 __all__ = ["CACHE_TYPES", "LlamaCpp"]
 
 BINARY = "llama-server"
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-_ASK_TIMEOUT_S = 60.0
 _CUDA_DEVICE = re.compile(r"^\s*CUDA\d+:", re.MULTILINE)
 _VERSION = re.compile(r"version: (\d+)")
 
@@ -75,14 +75,11 @@ class LlamaCpp:
         """It needs the binary, or the package."""
         binary = shutil.which(BINARY)
         if binary is not None:
-            return Availability(ok=True, version=_binary_version(binary))
+            return present(_binary_version(binary))
         if importlib.util.find_spec("xllamacpp") is not None:
-            version = f"xllamacpp {metadata.version('xllamacpp')}"
-            return Availability(ok=True, version=version)
-        return Availability(
-            ok=False,
-            reason="neither llama-server is on PATH nor xllamacpp installed",
-            fix="pip install xllamacpp",
+            return present(f"xllamacpp {metadata.version('xllamacpp')}")
+        return absent(
+            "neither llama-server is on PATH nor xllamacpp installed", "pip install xllamacpp"
         )
 
     def refuses(self, model: ModelInfo, hardware: Hardware) -> str | None:
@@ -129,25 +126,10 @@ def _command() -> tuple[str, ...]:
 
 @cache
 def _devices(command: tuple[str, ...]) -> str:
-    return _ask(*command, "--list-devices")
+    return ask(*command, "--list-devices")
 
 
 @cache
-def _binary_version(binary: str) -> str:
-    found = _VERSION.search(_ask(binary, "--version"))
-    return f"b{found[1]}" if found else "unknown"
-
-
-def _ask(*command: str) -> str:
-    """What a command says, on either stream; nothing if it cannot be run."""
-    try:
-        done = subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_ASK_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode("utf-8", "replace")
+def _binary_version(binary: str) -> str | None:
+    found = _VERSION.search(ask(binary, "--version"))
+    return f"b{found[1]}" if found else None

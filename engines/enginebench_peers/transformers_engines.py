@@ -8,6 +8,7 @@ from importlib import metadata
 
 from enginebench.types import Availability, EngineSpec, Hardware, Launch, ModelInfo, Option
 from enginebench_openai import server_launch
+from enginebench_peers.installed import absent, present
 from enginebench_peers.transformers_options import BATCHING_OPTIONS, GENERATE_OPTIONS
 
 __all__ = ["Transformers", "TransformersBatching"]
@@ -28,8 +29,8 @@ class Transformers:
         """It needs transformers and torch."""
         for package in ("transformers", "torch"):
             if importlib.util.find_spec(package) is None:
-                return Availability(ok=False, reason=f"{package} is not installed", fix=_FIX)
-        return Availability(ok=True, version=metadata.version("transformers"))
+                return absent(f"{package} is not installed", _FIX)
+        return present(metadata.version("transformers"))
 
     def refuses(self, model: ModelInfo, hardware: Hardware) -> str | None:
         """Models that only a server knows, and several GPUs."""
@@ -58,12 +59,8 @@ class TransformersBatching(Transformers):
         if state.version is None or _numbers(state.version) >= _BATCHING_SINCE:
             return state
         needed = ".".join(map(str, _BATCHING_SINCE))
-        return Availability(
-            ok=False,
-            version=state.version,
-            reason=f"transformers {state.version} is older than {needed}",
-            fix=f'pip install "transformers>={needed}"',
-        )
+        reason = f"transformers {state.version} is older than {needed}"
+        return absent(reason, f'pip install "transformers>={needed}"', state.version)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

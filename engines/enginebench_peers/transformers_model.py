@@ -16,9 +16,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from enginebench.errors import ModelError
 from enginebench_models.hf_names import hf_name
+from enginebench_peers.hf_files import hf_config, in_halves
 
 if TYPE_CHECKING:
-    from enginebench_models import Model, ModelConfig, Tensor
+    from enginebench_models import Model, ModelConfig
 
 __all__ = ["DTYPES", "load_transformers_model"]
 
@@ -49,16 +50,15 @@ def load_transformers_model(model: Model, *, dtype: str, attention: str) -> Any:
 
 
 def _from_weights(model: Model, *, dtype: torch.dtype, attn_implementation: str) -> Any:
-    config = AutoConfig.for_model(model.config.architecture, **_hf_config(model.config))
+    config = AutoConfig.for_model(model.config.architecture, **hf_config(model.config))
     with torch.device("meta"):
         net: Any = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation=attn_implementation
         )
-    synthetic = model.info.format == "synthetic"
     state = {
-        hf_name(tensor.name): _values(tensor, model.config, in_file=not synthetic).to(dtype)
-        for tensor in model.weights.values()
-        if tensor.name != "rope_freqs.weight"
+        hf_name(name): torch.from_numpy(in_halves(tensor, model)).to(dtype)
+        for name, tensor in model.weights.items()
+        if name != "rope_freqs.weight"
     }
     _fill(net, state, model.config)
     return net
@@ -78,34 +78,3 @@ def _fill(net: Any, state: dict[str, torch.Tensor], config: ModelConfig) -> None
     rotary = net.model.rotary_emb
     for name in ("inv_freq", "original_inv_freq"):
         rotary.register_buffer(name, frequencies.clone(), persistent=False)
-
-
-def _values(tensor: Tensor, config: ModelConfig, *, in_file: bool) -> torch.Tensor:
-    """Dequantized; rows of q and k in transformers' order: row i turns with row i + head_dim/2."""
-    values = torch.from_numpy(tensor.dequantize())
-    part = tensor.name.split(".")[-2]
-    heads = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads}.get(part)
-    if heads is None or config.rope_pairs == "halves" or not in_file:
-        return values
-    pairs = values.view(heads, config.head_dim // 2, 2, *values.shape[1:])
-    return pairs.transpose(1, 2).reshape(values.shape)
-
-
-def _hf_config(config: ModelConfig) -> dict[str, Any]:
-    """What transformers' config of this architecture calls our fields."""
-    return {
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_dim,
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.context_length,
-        "rope_theta": config.rope_theta,
-        "rms_norm_eps": config.rms_norm_eps,
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "attention_bias": config.attention_bias,
-        "sliding_window": config.sliding_window,
-        "use_sliding_window": config.sliding_window is not None,
-    }

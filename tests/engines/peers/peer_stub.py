@@ -15,12 +15,12 @@ _SCRIPT = """\
 import http.server, json, os, sys
 
 ANSWERS, RECORD, HEALTH, UNREADY, PORT = {answers!r}, {record!r}, {health!r}, {unready!r}, {port!r}
+with open(RECORD, "a") as file:
+    file.write(json.dumps({{"argv": sys.argv[1:], "env": dict(os.environ)}}) + "\\n")
 for word in sys.argv[1:]:
     if word in ANSWERS:
         print(ANSWERS[word])
         sys.exit(0)
-with open(RECORD, "a") as file:
-    file.write(json.dumps({{"argv": sys.argv[1:], "env": dict(os.environ)}}) + "\\n")
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -68,7 +68,7 @@ class Stub:
         unready: int = 1,
         port: str = "--port",
     ) -> Path:
-        """A program that says `version` and `devices` when asked, and serves otherwise.
+        """A program that says `version` and `devices` when asked, takes `create`, or serves.
 
         It is not ready for the first `unready` health checks. `port` is the flag, or the
         environment variable with host and port, that says where to listen.
@@ -77,7 +77,7 @@ class Stub:
         path.write_text(
             _SCRIPT.format(
                 python=sys.executable,
-                answers={"--version": version, "--list-devices": devices},
+                answers={"--version": version, "--list-devices": devices, "create": ""},
                 record=str(self._record),
                 health=health,
                 unready=unready,
@@ -87,7 +87,11 @@ class Stub:
         os.chmod(path, 0o755)
         return path
 
+    def calls(self) -> list[Call]:
+        """Every start of a program here, in order."""
+        records = [json.loads(line) for line in self._record.read_text().splitlines()]
+        return [Call(each["argv"], each["env"]) for each in records]
+
     def call(self) -> Call:
         """The last start."""
-        last = json.loads(self._record.read_text().splitlines()[-1])
-        return Call(last["argv"], last["env"])
+        return self.calls()[-1]

@@ -9,8 +9,6 @@ import pytest
 from peer_stub import Stub
 
 from enginebench.errors import UsageError
-from enginebench.run_settings import RunSettings
-from enginebench.server import start_server
 from enginebench.types import EngineSpec, Hardware, Launch, ModelInfo, OptionValue
 from enginebench_peers.flags import option_flags
 from enginebench_peers.gguf_files import gguf_path
@@ -147,26 +145,6 @@ def test_a_binary_on_the_path_wins(stub: Stub) -> None:
 def test_a_build_without_cuda_refuses_gpus(stub: Stub) -> None:
     stub.install("llama-server", version="version: 1", devices="  Vulkan0: something")
     assert "sees no CUDA device" in (LlamaCpp().refuses(MODEL, Hardware(gpus=(0,))) or "")
-
-
-def test_a_binary_is_started_awaited_and_stopped(stub: Stub, tmp_path: Path) -> None:
-    stub.install("llama-server", version="version: 1", health="/health", unready=2)
-    server = start_server(
-        LlamaCpp(),
-        EngineSpec("llamacpp", "m", CPU, {"parallel": 3}),
-        MODEL,
-        log=tmp_path / "server.log",
-        settings=RunSettings(),
-        on_start=lambda pid: None,
-    )
-    try:
-        assert "stub llama-server serves" in server.log.read_text()
-    finally:
-        code = server.stop()
-    assert code is not None
-    call = stub.call()
-    assert call.argv[call.argv.index("--parallel") + 1] == "3"
-    assert (call.env["OMP_NUM_THREADS"], call.env["CUDA_VISIBLE_DEVICES"]) == ("2", "")
 
 
 @pytest.mark.peer
