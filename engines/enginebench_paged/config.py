@@ -39,6 +39,7 @@ class PagedConfig:
     prefix_cache: bool
     chunked_prefill: bool
     cuda_graphs: bool
+    fused_ops: bool
     schedule_ahead: bool
 
     @property
@@ -64,13 +65,14 @@ def resolve(
         dtype=_dtype(str(chosen["dtype"]), model, device),
         block_size=cast(int, chosen["block_size"]),
         max_batch=max_batch,
-        step_tokens=_step_tokens(chosen, max_batch, 2048 if gpu else 256),
+        step_tokens=_step_tokens(chosen, max_batch, 4096 if gpu else 256),
         context_length=_context_length(chosen, model),
         kv_memory_bytes=None if kv_memory_gb is None else _gigabytes(float(kv_memory_gb)),
         gpu_memory_fraction=_gpu_memory_fraction(chosen, device),
         prefix_cache=bool(chosen["prefix_cache"]),
         chunked_prefill=bool(chosen["chunked_prefill"]),
-        cuda_graphs=_cuda_graphs(cast("bool | None", chosen["cuda_graphs"]), device),
+        cuda_graphs=_on_gpus("cuda_graphs", chosen, device),
+        fused_ops=_on_gpus("fused_ops", chosen, device),
         schedule_ahead=gpu if chosen["schedule_ahead"] is None else bool(chosen["schedule_ahead"]),
     )
 
@@ -129,7 +131,8 @@ def _gpu_memory_fraction(chosen: Mapping[str, OptionValue | None], device: torch
     return float(value)
 
 
-def _cuda_graphs(value: bool | None, device: torch.device) -> bool:
+def _on_gpus(name: str, chosen: Mapping[str, OptionValue | None], device: torch.device) -> bool:
+    value = chosen[name]
     if value and device.type != "cuda":
-        raise UsageError("cuda_graphs needs a GPU, and this engine runs on the CPU; leave it out")
-    return device.type == "cuda" if value is None else value
+        raise UsageError(f"{name} needs a GPU, and this engine runs on the CPU; leave it out")
+    return device.type == "cuda" if value is None else bool(value)

@@ -32,8 +32,11 @@ def rotary_table(config: ModelConfig, length: int, device: torch.device) -> Tens
 class Transformer:
     """The model with its weights, computing on a KV cache that it is handed."""
 
-    def __init__(self, config: ModelConfig, weights: ModelWeights, rotary: Tensor) -> None:
+    def __init__(
+        self, config: ModelConfig, weights: ModelWeights, rotary: Tensor, *, fused: bool = True
+    ) -> None:
         self.config, self.weights, self.rotary = config, weights, rotary
+        self._fused = fused
         self._kernels = KernelStep if rotary.is_cuda else CpuStep
 
     def logits(
@@ -46,7 +49,8 @@ class Transformer:
         step: StepKernels = self._kernels(self.config, self.rotary, x, tables, cache)
         head_dim, layers = self.config.head_dim, self.weights.layers
         residual = step.begin(self.weights.embedding[token_ids])  # (T, hidden)
-        if isinstance(step, KernelStep) and x.sizes.all_sampled and x.sizes.tokens == 1:
+        alone = x.sizes.all_sampled and x.sizes.tokens == 1
+        if self._fused and alone and isinstance(step, KernelStep):
             return self._logits_of_one(residual, step)
         hidden = step.norm(residual, layers[0].input_norm)
         for index, layer in enumerate(layers):
@@ -62,13 +66,14 @@ class Transformer:
         return self.weights.head(hidden)
 
     def _logits_of_one(self, residual: Tensor, step: KernelStep) -> Tensor:
-        """The same for a single row on a GPU, where norms, SiLU and additions join the products."""
-        weights, eps = self.weights, self.config.rms_norm_eps
+        """The same for a single row on a GPU, where SiLU and additions join the products."""
+        weights = self.weights
         for index, layer in enumerate(weights.layers):
-            qkv = ops.norm_linear(residual, layer.input_norm, eps, *layer.qkv.plain)
+            qkv = layer.qkv(step.norm(residual, layer.input_norm))
             qkv = qkv.view(1, -1, self.config.head_dim)
             attended = step.attention(qkv, index, layer.q_norm, layer.k_norm)
-            residual = ops.linear_add(attended, layer.output.plain[0], residual)
-            hidden = ops.norm_linear_silu(residual, layer.mlp_norm, eps, layer.gate_up.plain[0])
-            residual = ops.linear_add(hidden, layer.down.plain[0], residual)
-        return ops.norm_linear(residual, weights.final_norm, eps, *weights.head.plain)
+            residual = ops.linear_add(attended, layer.output.plain, residual)
+            normed = step.norm(residual, layer.mlp_norm)
+            hidden = ops.linear_silu(normed, layer.gate_up.plain)
+            residual = ops.linear_add(hidden, layer.down.plain, residual)
+        return weights.head(step.norm(residual, weights.final_norm))

@@ -15,7 +15,7 @@ DTYPES = ("auto", "bf16", "f16", "f32")
 OPTIONS = (
     Option("block_size", int, 16, "tokens in a KV block, a power of two", (16, 32, 64, 128)),
     Option("max_batch", int, None, "most requests that run at once (GPU 256, CPU 32)"),
-    Option("step_tokens", int, None, "most tokens computed in a step (GPU 2048, CPU 256)"),
+    Option("step_tokens", int, None, "most tokens computed in a step (GPU 4096, CPU 256)"),
     Option("context_length", int, None, "longest prompt plus output (as the model says)"),
     Option(
         "kv_memory_gb",
@@ -36,6 +36,12 @@ OPTIONS = (
     Option("prefix_cache", bool, True, "reuse the KV blocks of equal prefixes"),
     Option("chunked_prefill", bool, True, "prompts in chunks, in the same steps as decodes"),
     Option("cuda_graphs", bool, None, "replay decode steps as CUDA graphs (on GPUs: yes)"),
+    Option(
+        "fused_ops",
+        bool,
+        None,
+        "join SiLU and residual additions to the products of a lone request (on GPUs: yes)",
+    ),
     Option(
         "schedule_ahead",
         bool,

@@ -34,10 +34,10 @@ class Projection:
             self.weight = None
 
     @property
-    def plain(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias as they are, for kernels that do more than the product; not if packed."""
-        assert self.weight is not None
-        return self.weight, self.bias
+    def plain(self) -> Tensor:
+        """The matrix alone, for kernels that do more than the product; not where it is packed."""
+        assert self.weight is not None and self.bias is None
+        return self.weight
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._packed is not None:

@@ -3,8 +3,8 @@
     PYTHONPATH=engines:harness python3 tests/benchmarks/gpu_engine.py --model synthetic:qwen2.5-3b
 
 For each batch size: a closed batch of prompts, all at once, until the last token. Prints the time
-to the first step that only decodes, the median step of the decoding, how long the host needed for it
-(what is not hidden behind the GPU shows where host and step agree), and tokens a second over all.
+to the first step that only decodes, the median step of the decoding, how long the host needed for
+it (where the two agree, the GPU waited for the host), and tokens a second over all.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import statistics
 import time
 from dataclasses import dataclass, field
 
+from enginebench.types import OptionValue
 from enginebench_models import open_model
 from enginebench_openai.protocol import GenerationRequest, SamplingParams
 from enginebench_paged.engine import PagedEngine
@@ -81,11 +82,13 @@ def main() -> None:
     parser.add_argument("--input-tokens", type=int, default=512)
     parser.add_argument("--output-tokens", type=int, default=256)
     parser.add_argument("--step-tokens", type=int)
+    parser.add_argument("--off", default="", help="options to turn off, by comma")
     parser.add_argument("--profile", type=int, help="of the host, at this batch size")
     options = parser.parse_args()
     began = time.perf_counter()
     model = open_model(options.model)
-    settings = {"prefix_cache": False}
+    settings: dict[str, OptionValue] = {"prefix_cache": False}
+    settings |= {name: False for name in options.off.split(",") if name}
     if options.step_tokens:
         settings["step_tokens"] = options.step_tokens
     engine = PagedEngine(model, settings)

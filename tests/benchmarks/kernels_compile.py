@@ -29,12 +29,12 @@ from enginebench_paged.kernels import (
     configs,
     gemv,
     norm,
+    one_row,
     rope_cache,
     sampling,
 )
 
 CHIP = configs._hopper(132)
-MORE_ROWS = {rule.config for rule in CHIP.gemv if rule.max_m > 16}
 FLOATS = {"eps": "fp32", "scale_log2": "fp32", "softcap": "fp32"}
 
 
@@ -52,6 +52,7 @@ def builds() -> Iterator[Build]:
     yield from _small()
     yield from _attention()
     yield from _gemv()
+    yield from _one_row()
     yield from _sampling()
 
 
@@ -134,7 +135,7 @@ def _gemv() -> Iterator[Build]:
         tile = f"{config.rows}x{config.columns}/{config.split_k}"
         if isinstance(config, configs.DotConfig):
             name, kernel = f"gemv dot {tile}", gemv._dot_kernel
-            constants["M_PAD"] = 64 if config in MORE_ROWS else 16
+            constants["M_PAD"] = 16
             options["num_stages"] = config.num_stages
         else:
             name, kernel = f"gemv fma {tile}", gemv._fma_kernel
@@ -142,6 +143,15 @@ def _gemv() -> Iterator[Build]:
     types = {"parts": "*fp32", "bias": "*bf16", "out": "*bf16"}
     constants = {"SPLIT_K": 4, "BLOCK": 512, "BIAS": True}
     yield Build("gemv sum of parts", gemv._sum_parts_kernel, types, constants, {"num_warps": 4})
+
+
+def _one_row() -> Iterator[Build]:
+    for columns, k in ((1024, 2048), (2048, 2048), (2048, 11008), (2048, 4096)):
+        for gated in (False, True):
+            types = dict.fromkeys(("x", "weight", "residual", "out"), "*bf16")
+            constants = {"K": k, "ROWS": 2, "COLUMNS": columns, "GATED": gated, "ADD": not gated}
+            name = f"one row {columns} of {k}{' gated' if gated else ''}"
+            yield Build(name, one_row._one_row_kernel, types, constants, {"num_warps": 4})
 
 
 def _sampling() -> Iterator[Build]:

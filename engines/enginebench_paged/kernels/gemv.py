@@ -1,8 +1,8 @@
-"""Skinny products: x (M, K) times W (N, K) transposed for M <= 64, bound by reading W once.
+"""Skinny products: x (M, K) times W (N, K) transposed for M <= 16, bound by reading W once.
 
 Two kernels. "fma" (M = 1) multiplies on the vector units: a program owns a few rows of W and sums
-along K in registers. "dot" multiplies on the matrix units, W as the tall operand, x padded to 16,
-32 or 64 columns. Both ask for their first weights before they wait for the kernel before them. Where N alone gives too few programs K is cut into parts, summed by a second kernel in a
+along K in registers. "dot" multiplies on the matrix units, W as the tall operand, x padded to 16
+columns. Where N alone gives too few programs K is cut into parts, summed by a second kernel in a
 fixed order: no atomics, so the same inputs give the same bits.
 """
 
@@ -20,7 +20,7 @@ from enginebench_paged.kernels.checks import (
 from enginebench_paged.kernels.configs import DotConfig, FmaConfig, GemvConfig, gemv_config
 from enginebench_paged.kernels.dependent_launch import await_previous, launch_options
 
-MOST_ROWS = 64
+MOST_ROWS = 16
 _FALLBACK = DotConfig(32, 64, 1, 4, 2)
 
 
@@ -41,15 +41,6 @@ def _weight_tile(row_at, inside, start, K, COLUMNS: tl.constexpr, EVEN_K: tl.con
     if not EVEN_K:
         mask = mask & (column < K)[None, :]
     return tl.load(row_at + column[None, :], mask=mask, other=0.0)
-
-
-@triton.jit
-def _factor_tile(x_at, real, start, K, COLUMNS: tl.constexpr, EVEN_K: tl.constexpr):
-    column = start + tl.arange(0, COLUMNS)
-    mask = real[None, :]
-    if not EVEN_K:
-        mask = mask & (column < K)[:, None]
-    return tl.load(x_at + column[:, None], mask=mask, other=0.0)
 
 
 @triton.jit
@@ -111,22 +102,26 @@ def _dot_kernel(
     BIAS: tl.constexpr,
     PDL: tl.constexpr,
 ):
+    await_previous(PDL)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     part = tl.program_id(1)
     m = tl.arange(0, M_PAD)
     inside = row < N
     row_at = weight + row.to(tl.int64)[:, None] * weight_stride
     x_at = x + m[None, :] * x_stride
+    acc = tl.zeros((ROWS, M_PAD), tl.float32)
     begin = part * columns_each
-    end = tl.minimum(begin + columns_each, K)
-    w = _weight_tile(row_at, inside & (begin < end), begin, K, COLUMNS, EVEN_K)
-    await_previous(PDL)
-    factor = _factor_tile(x_at, (m < M) & (begin < end), begin, K, COLUMNS, EVEN_K)
-    acc = tl.dot(w, factor, input_precision="ieee")  # (ROWS, M_PAD)
-    for start in tl.range(begin + COLUMNS, end, COLUMNS):
-        w = _weight_tile(row_at, inside, start, K, COLUMNS, EVEN_K)
-        factor = _factor_tile(x_at, m < M, start, K, COLUMNS, EVEN_K)
-        acc = tl.dot(w, factor, acc, input_precision="ieee")
+    for start in tl.range(begin, tl.minimum(begin + columns_each, K), COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        if EVEN_K:
+            w = tl.load(row_at + column[None, :], mask=inside[:, None], other=0.0)
+            factor = tl.load(x_at + column[:, None], mask=(m < M)[None, :], other=0.0)
+        else:
+            mask = inside[:, None] & (column < K)[None, :]
+            w = tl.load(row_at + column[None, :], mask=mask, other=0.0)
+            mask = (column < K)[:, None] & (m < M)[None, :]
+            factor = tl.load(x_at + column[:, None], mask=mask, other=0.0)
+        acc = tl.dot(w, factor, acc, input_precision="ieee")  # (ROWS, M_PAD)
     mask = inside[:, None] & (m < M)[None, :]
     _store(out, bias, acc, row[:, None], mask, m[None, :], M, N, part, SPLIT, BIAS)
 
@@ -155,7 +150,7 @@ def skinny_linear(
     out: Tensor | None = None,
     config: GemvConfig | None = None,
 ) -> Tensor:
-    """Twin of reference.linear for x (M, K), M <= 64; sums in float32."""
+    """Twin of reference.linear for x (M, K), M <= 16; sums in float32."""
     m, k = x.shape
     n = weight.shape[0]
     require(0 < m <= MOST_ROWS, f"x has {m} rows, this product takes 1 to {MOST_ROWS}")
@@ -199,7 +194,7 @@ def skinny_linear(
     else:
         _dot_kernel[grid](
             x, weight, some_bias, target, m, n, x.stride(0), weight.stride(0), columns_each,
-            M_PAD=max(16, triton.next_power_of_2(m)), num_stages=config.num_stages, **constants,
+            M_PAD=16, num_stages=config.num_stages, **constants,
         )  # fmt: skip
     if split:
         block = 512

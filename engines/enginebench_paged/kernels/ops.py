@@ -18,8 +18,7 @@ __all__ = [
     "add_rms_norm",
     "linear",
     "linear_add",
-    "norm_linear",
-    "norm_linear_silu",
+    "linear_silu",
     "paged_attention",
     "rms_norm",
     "rope_and_cache",
@@ -57,17 +56,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return functional.linear(x, weight, bias)
 
 
-def norm_linear(
-    x: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
-) -> Tensor:
-    """This and the next two: x has one row."""
+def linear_silu(x: Tensor, weight: Tensor) -> Tensor:
+    """This and the next: x has one row."""
     kernels = _triton("one_row") if x.is_cuda else reference
-    return kernels.norm_linear(x, norm, eps, weight, bias)
-
-
-def norm_linear_silu(x: Tensor, norm: Tensor, eps: float, weight: Tensor) -> Tensor:
-    kernels = _triton("one_row") if x.is_cuda else reference
-    return kernels.norm_linear_silu(x, norm, eps, weight)
+    return kernels.linear_silu(x, weight)
 
 
 def linear_add(x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:

@@ -16,8 +16,7 @@ __all__ = [
     "add_rms_norm",
     "linear",
     "linear_add",
-    "norm_linear",
-    "norm_linear_silu",
+    "linear_silu",
     "paged_attention",
     "rms_norm",
     "rope_and_cache",
@@ -50,16 +49,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return functional.linear(x, weight, bias)
 
 
-def norm_linear(
-    x: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
-) -> Tensor:
-    """The product of x's RMS norm."""
-    return linear(rms_norm(x, norm, eps), weight, bias)
-
-
-def norm_linear_silu(x: Tensor, norm: Tensor, eps: float, weight: Tensor) -> Tensor:
-    """The product of x's RMS norm with gate and up (2 * I, K), and silu_mul of that: (M, I)."""
-    return silu_mul(norm_linear(x, norm, eps, weight))
+def linear_silu(x: Tensor, weight: Tensor) -> Tensor:
+    """The product with gate and up (2 * I, K), and silu_mul of that: (M, I)."""
+    return silu_mul(linear(x, weight))
 
 
 def linear_add(x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:

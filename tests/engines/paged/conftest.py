@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,15 +36,20 @@ def references(
 
 
 @pytest.fixture(scope="session")
-def exact_logits(references: Callable[[str], Reference]) -> Callable[..., torch.Tensor]:
-    """`exact_logits("qwen2", tokens)`: those of `transformers` after each token, in float32."""
+def logits_of(references: Callable[[str], Reference]) -> Callable[..., torch.Tensor]:
+    """`logits_of("qwen2", tokens, torch.float32)`: those of `transformers` after each token."""
     import transformers
 
-    def logits(architecture: str, tokens: tuple[int, ...]) -> torch.Tensor:
+    @cache
+    def model(architecture: str, dtype: torch.dtype) -> Any:
         folder = references(architecture).model.info.name
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+
+    def logits(architecture: str, tokens: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         with torch.inference_mode():
-            found: torch.Tensor = model(torch.tensor([tokens]), use_cache=False).logits[0]
+            found: torch.Tensor = model(architecture, dtype)(
+                torch.tensor([tokens]), use_cache=False
+            ).logits[0]
         return found
 
     return logits
