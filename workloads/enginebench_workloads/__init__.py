@@ -1,5 +1,7 @@
 """Workloads (what is asked) and the load driver (how it is asked).
 
-`prompts`, `arrivals` and `fixed` are pure and seeded; `driver` is a program of its own and the only
-place that imports locust.
+Workloads are pure and seeded: `fixed`, `lengths`, `shared_prefix`, `dataset`, `trace`, and what
+they share (`prompts`, `demand`, `arrivals`). `driver` is a program of its own and the only place
+that imports locust; `link`, `exchange` and `recorder` are its timed path, `pacer` and `calibration`
+hold it against a known truth.
 """

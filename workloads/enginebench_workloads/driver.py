@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import signal
 import sys
 import time
@@ -36,6 +35,7 @@ from enginebench_workloads.exchange import Exchange, HttpError
 from enginebench_workloads.lag import LagProbe
 from enginebench_workloads.link import Link, connect
 from enginebench_workloads.negotiation import refused_extensions
+from enginebench_workloads.open_files import allow_many_sockets
 from enginebench_workloads.recorder import Finished, Recorder
 from enginebench_workloads.schedule import Phase, Schedule, Window
 from enginebench_workloads.wire import WireRequest, encode
@@ -251,12 +251,6 @@ def _drive(driver: Driver, recorder: Recorder) -> DriveDone:
     return DriveDone(*driver.window.bounds, cpu_s, driver.lag.max_s, driver.lag.p99_s)
 
 
-def _allow_many_sockets() -> None:
-    """A user is a socket, and 1,024 open files are the usual limit."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def _encoded(job: DriveJob, address: Address) -> list[WireRequest]:
     decode = msgspec.json.Decoder(Request).decode
     lines = [line for line in Path(job.requests_path).read_bytes().splitlines() if line]
@@ -269,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     job = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=DriveJob)
     address = Address.parse(job.base_url)
-    _allow_many_sockets()
+    allow_many_sockets()
     requests = _encoded(job, address)
     gc.freeze()
     gc.disable()  # a collection would stop the clock; nothing here makes cycles that matter

@@ -12,7 +12,6 @@ are written, one `Sent` as JSON a line. Knows HTTP and SSE just well enough for 
 from __future__ import annotations
 
 import argparse
-import resource
 import selectors
 import signal
 import socket
@@ -24,6 +23,8 @@ from heapq import heappop, heappush
 from pathlib import Path
 
 import msgspec
+
+from enginebench_workloads.open_files import allow_many_sockets
 
 __all__ = ["Pacer", "Sent", "main"]
 
@@ -170,8 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--itl-ms", type=float, default=20.0)
     parser.add_argument("--stamps", type=Path, required=True)
     chosen = parser.parse_args(argv)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allow_many_sockets()
     with socket.create_server(("127.0.0.1", chosen.port), backlog=4096) as listener:
         pacer = Pacer(listener, ttft_ms=chosen.ttft_ms, itl_ms=chosen.itl_ms)
         signal.signal(signal.SIGTERM, lambda *_: pacer.stop())
