@@ -62,10 +62,19 @@ def test_each_architecture_one_request_at_a_time(references: References, archite
         assert tokens_of(drain(engine)[str(index)]) == expected
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def every_way() -> list[object]:
+    """All combinations for all architectures; beyond llama, all but two of them count as slow."""
+    ways = list(product([True, False], [True, False], [True, False], [None, MOST_BLOCKS]))
+    parameters: list[object] = []
+    for architecture, way in product(ARCHITECTURES, ways):
+        often = architecture == "llama" or way in (ways[1], ways[-1])
+        marks = () if often else pytest.mark.slow
+        parameters.append(pytest.param(architecture, *way, marks=marks))
+    return parameters
+
+
 @pytest.mark.parametrize(
-    ("chunked_prefill", "prefix_cache", "schedule_ahead", "blocks"),
-    list(product([True, False], [True, False], [True, False], [None, MOST_BLOCKS])),
+    ("architecture", "chunked_prefill", "prefix_cache", "schedule_ahead", "blocks"), every_way()
 )
 def test_every_way_through_gives_the_same_tokens(
     references: References,
