@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enginebench_models import ModelConfig
+from enginebench_quant.kernels.activations import BLOCK, BLOCK_BYTES
 from enginebench_quant.kernels.crew import TASKS_PER_THREAD
 from enginebench_quant.kernels.decode_attention import part_floats
-from enginebench_quant.kernels.formats import BLOCK, BLOCK_BYTES
 from enginebench_quant.memory import zeros
 from enginebench_quant.packed import padded_columns
 

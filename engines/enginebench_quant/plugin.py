@@ -23,7 +23,9 @@ from enginebench_quant.options import OPTIONS
 
 __all__ = ["Quant", "enginebench_commands", "enginebench_engines"]
 
-COMPUTED_TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+LEGACY_TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+SUPERBLOCK_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
+COMPUTED_TYPES = ("F32", "F16", "BF16", *LEGACY_TYPES, *SUPERBLOCK_TYPES, "IQ4_NL", "MXFP4")
 
 
 class Quant:

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from enginebench_models import ModelConfig
 from enginebench_quant.buffers import Activations, Buffers, heads_in_group
 from enginebench_quant.cache import KVCache
+from enginebench_quant.kernels.activations import BLOCK_BYTES
 from enginebench_quant.kernels.attention import ATTEND_ARGUMENTS
 from enginebench_quant.kernels.crew import TASKS_PER_THREAD, Program, Task, split_tasks
 from enginebench_quant.kernels.decode_attention import (
     ATTEND_ONE_ARGUMENTS,
     MERGE_ARGUMENTS,
 )
-from enginebench_quant.kernels.formats import BLOCK_BYTES
+from enginebench_quant.kernels.formats import FORMATS
 from enginebench_quant.kernels.matmul import MATMUL_ARGUMENTS
 from enginebench_quant.kernels.rope import ROPE_ARGUMENTS
 from enginebench_quant.kernels.table import Kernels
@@ -162,7 +163,7 @@ class ProgramWriter:
         tile: int,
         accumulate: bool,
     ) -> NDArray[np.int64]:
-        is_float = matrix.kind in ("F32", "F16", "BF16")
+        is_float = FORMATS[matrix.kind].activations == "float"
         values = {
             "weights": matrix.data.ctypes.data,
             "group_bytes": matrix.group_bytes,

@@ -13,16 +13,17 @@ from numba import cfunc, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from enginebench_quant.kernels.features import LEVELS
-from enginebench_quant.kernels.formats import (
+from enginebench_quant.kernels.activations import (
     BLOCK,
     BLOCK_BYTES,
+    NEG_FIRST_SUM_AT,
     NEG_SUM_AT,
     SCALE_AT,
     SCALED_SUM_AT,
 )
+from enginebench_quant.kernels.features import LEVELS
 from enginebench_quant.kernels.memory import KERNEL, f32_from_bits, peek
-from enginebench_quant.kernels.simd import F32, I8, I32, I64, Simd, vector
+from enginebench_quant.kernels.simd import F32, I8, I64, Simd, vector
 
 __all__ = ["build_norm", "build_quantize", "build_silu_mul", "quantize_block"]
 
@@ -82,7 +83,7 @@ def silu_mul_block(typingctx, level, gate, up, out):
 
 @intrinsic(prefer_literal=True)
 def quantize_block(typingctx, level, x, out):
-    """32 floats -> one activation block: int8 codes, scale, scale * sum, -sum."""
+    """32 floats -> one activation block, as `activations.py` describes it."""
 
     def codegen(context, builder, sig, args):
         v = Simd(builder, level.literal_value)
@@ -96,16 +97,20 @@ def quantize_block(typingctx, level, x, out):
         is_zero = builder.fcmp_ordered("==", largest, ir.Constant(F32, 0.0))
         inverse = builder.fdiv(ir.Constant(F32, 127.0), largest)
         inverse = v.broadcast(builder.select(is_zero, ir.Constant(F32, 0.0), inverse))
-        total = ir.Constant(v.i32, [0] * v.lanes)
+        total = first_half = ir.Constant(v.i32, [0] * v.lanes)
         for index, part in enumerate(parts):
             rounded = v.call(f"llvm.nearbyint.v{v.lanes}f32", v.f32, builder.fmul(part, inverse))
             codes = builder.fptosi(rounded, v.i32)
             total = builder.add(total, codes)
+            if 2 * (index + 1) == len(parts):
+                first_half = total
             v.store(builder.trunc(codes, vector(I8, v.lanes)), v.at(out, index * v.lanes))
         total = v.first(v.horizontal(total, builder.add))
         v.store(scale, v.at(out, SCALE_AT), align=4)
         v.store(builder.fmul(scale, builder.sitofp(total, F32)), v.at(out, SCALED_SUM_AT), align=4)
-        v.store(builder.sub(ir.Constant(I32, 0), total), v.at(out, NEG_SUM_AT), align=4)
+        v.store(builder.neg(total), v.at(out, NEG_SUM_AT), align=4)
+        first_half = v.first(v.horizontal(first_half, builder.add))
+        v.store(builder.neg(first_half), v.at(out, NEG_FIRST_SUM_AT), align=4)
         return context.get_dummy_value()
 
     return types.void(level, types.int64, types.int64), codegen

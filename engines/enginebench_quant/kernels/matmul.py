@@ -11,8 +11,9 @@ from numba import cfunc, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from enginebench_quant.kernels.activations import BLOCK_BYTES
 from enginebench_quant.kernels.features import LEVELS
-from enginebench_quant.kernels.formats import BLOCK_BYTES, FORMATS
+from enginebench_quant.kernels.formats import FORMATS
 from enginebench_quant.kernels.memory import KERNEL, peek
 from enginebench_quant.kernels.simd import I64, Simd
 
@@ -37,6 +38,14 @@ def matmul_tile(
         return None
     form, count = FORMATS[kind.literal_value], tokens.literal_value
 
+    def activations(v, index, token, acts, acts_stride):
+        """Where those of part `index` lie."""
+        if form.activations == "int8":
+            base = v.b.add(acts, v.b.mul(index, v.const(count * BLOCK_BYTES)))
+            return v.at(base, token * BLOCK_BYTES)
+        row = v.b.add(acts, v.b.mul(acts_stride, v.const(token)))
+        return v.b.add(row, v.b.mul(index, v.const(4 * form.block)))
+
     def codegen(context, builder, sig, args):
         _, _, _, weights, steps, acts, acts_stride, out, out_stride, accumulate = args
         v = Simd(builder, level.literal_value)
@@ -46,20 +55,19 @@ def matmul_tile(
             for _ in range(count)
         ]
         step_bytes = v.const(v.lanes * form.block_bytes)
+        step_parts = v.const(form.parts)
         with cgutils.for_range(builder, steps, intp=I64) as loop:
-            step = form.load(v, builder.add(weights, builder.mul(loop.index, step_bytes)))
-            for token in range(count):
-                if form.activations == "int8":
-                    base = builder.add(acts, builder.mul(loop.index, v.const(count * BLOCK_BYTES)))
-                    source = v.at(base, token * BLOCK_BYTES)
-                else:
-                    row = builder.add(acts, builder.mul(acts_stride, v.const(token)))
-                    source = builder.add(row, builder.mul(loop.index, v.const(4 * form.block)))
-                totals = [builder.load(s) for s in sums[token]]
-                for slot, total in zip(
-                    sums[token], form.multiply(v, step, source, totals), strict=True
-                ):
-                    builder.store(total, slot)
+            step = builder.add(weights, builder.mul(loop.index, step_bytes))
+            factors = form.begin(v, step)
+            with cgutils.for_range(builder, step_parts, intp=I64) as inner:
+                part = form.load(v, step, inner.index, factors)
+                index = builder.add(builder.mul(loop.index, step_parts), inner.index)
+                for token in range(count):
+                    source = activations(v, index, token, acts, acts_stride)
+                    totals = [builder.load(s) for s in sums[token]]
+                    totals = form.multiply(v, part, source, totals)
+                    for slot, total in zip(sums[token], totals, strict=True):
+                        builder.store(total, slot)
         keep = builder.icmp_signed("!=", accumulate, v.const(0))
         for token in range(count):
             total = builder.load(sums[token][0])

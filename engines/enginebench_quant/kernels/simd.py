@@ -7,6 +7,7 @@ numba cannot name a vector, so the kernels' inner loops are written with this cl
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import llvmlite.binding as llvm
@@ -65,7 +66,11 @@ class Simd:
         return self.b.shuffle_vector(one, one, ir.Constant(self.i32, [0] * self.lanes))
 
     def broadcast_f32(self, address: ir.Value) -> ir.Value:
-        return self.broadcast(self.load(address, F32, align=4))
+        return self.load_scalar(address, F32)
+
+    def load_scalar(self, address: ir.Value, kind: ir.Type) -> ir.Value:
+        """One number of 32 bits in every lane."""
+        return self.broadcast(self.load(address, kind, align=4))
 
     def broadcast_bytes(self, address: ir.Value) -> ir.Value:
         """Four bytes repeated in every lane, as a vector of bytes."""
@@ -99,6 +104,21 @@ class Simd:
     def load_bf16(self, address: ir.Value) -> ir.Value:
         bits = self.b.zext(self.load(address, vector(I16, self.lanes)), self.i32)
         return self.b.bitcast(self.b.shl(bits, self.splat(I32, 16)), self.f32)
+
+    def load_int8(self, address: ir.Value, *, signed: bool) -> ir.Value:
+        """`lanes` bytes, as floats."""
+        whole = self.load(address, vector(I8, self.lanes))
+        widen = self.b.sext if signed else self.b.zext
+        return self.b.sitofp(widen(whole, self.i32), self.f32)
+
+    def load_exponents(self, address: ir.Value) -> ir.Value:
+        """`lanes` bytes e as 2**(e - 128), subnormal where e is 0 or 1."""
+        b = self.b
+        exponents = b.zext(self.load(address, vector(I8, self.lanes)), self.i32)
+        normal = b.shl(b.sub(exponents, self.splat(I32, 1)), self.splat(I32, 23))
+        subnormal = b.shl(self.splat(I32, 1 << 21), exponents)
+        is_small = b.icmp_unsigned("<", exponents, self.splat(I32, 2))
+        return b.bitcast(b.select(is_small, subnormal, normal), self.f32)
 
     def f32_to_half_bits(self, value: ir.Value) -> ir.Value:
         """One float to the 16 bits of the nearest half (ties to even; too large: infinite)."""
@@ -161,16 +181,50 @@ class Simd:
 
     # ---- integers
 
+    def take_sign(self, value: ir.Value, sign: ir.Value) -> ir.Value:
+        """Bytes of `value`, negated where those of `sign` are negative."""
+        if self.level.name == "avx2":  # which makes them zero where `sign` is; so is its magnitude
+            return self.call("llvm.x86.avx2.psign.b", self.u8, value, sign)
+        is_negative = self.b.icmp_signed("<", sign, self.splat(I8, 0))
+        return self.b.select(is_negative, self.b.neg(value), value)
+
+    def look_up(self, table: tuple[int, ...], codes: ir.Value) -> ir.Value:
+        """table[code] for bytes of codes 0 .. 15."""
+        values = [value & 0xFF for value in table]
+        if self.level.name == "plain":
+            return self._look_up_plain(values, codes)
+        name = {"avx2": "avx2.pshuf.b", "avx512_vnni": "avx512.pshuf.b.512"}[self.level.name]
+        repeated = ir.Constant(self.u8, values * (self.bytes // 16))
+        return self.call(f"llvm.x86.{name}", self.u8, repeated, codes)
+
+    def _look_up_plain(self, values: list[int], codes: ir.Value) -> ir.Value:
+        """A tree of choices, by one bit of the codes after the other."""
+        found = [self.splat(I8, value) for value in values]
+        for bit in range(4):
+            has_bit = self.b.icmp_unsigned(
+                "!=", self.b.and_(codes, self.splat(I8, 1 << bit)), self.splat(I8, 0)
+            )
+            pairs = zip(found[::2], found[1::2], strict=True)
+            found = [self.b.select(has_bit, one, zero) for zero, one in pairs]
+        return found[0]
+
     def dot_bytes(
-        self, total: ir.Value, unsigned: list[ir.Value], signed: list[ir.Value], largest: int
+        self,
+        total: ir.Value,
+        unsigned: list[ir.Value],
+        signed: list[ir.Value],
+        largest: int,
+        *,
+        chains: int = 2,
     ) -> ir.Value:
         """`total` plus the 32-bit lanes' sums of four products each, over all pairs of vectors.
 
         `unsigned` elements are at most `largest`, `signed` ones within -127..127: on AVX2 this
-        tells how many 16-bit sums can be added before they could overflow.
+        tells how many 16-bit sums can be added before they could overflow. `chains` sums are kept
+        apart where one waits for the other: more than one hides the latency.
         """
         if self.level.name == "avx512_vnni":
-            return self._dot_vnni(total, unsigned, signed)
+            return self._dot_vnni(total, unsigned, signed, chains)
         pair_sums = self._pair_sums_avx2 if self.level.name == "avx2" else self._pair_sums_plain
         together = 1 << ((32767 // (2 * 127 * largest)).bit_length() - 1)
         pairs = list(zip(unsigned, signed, strict=True))
@@ -182,20 +236,19 @@ class Simd:
         return total
 
     def _dot_vnni(
-        self, total: ir.Value, unsigned: list[ir.Value], signed: list[ir.Value]
+        self, total: ir.Value, unsigned: list[ir.Value], signed: list[ir.Value], chains: int
     ) -> ir.Value:
-        """Two chains, to halve the latency."""
-        chains = [total, ir.Constant(self.i32, [0] * self.lanes)]
+        sums = [total, *[self.splat(I32, 0)] * (chains - 1)]
         operand = self.u8 if llvm.llvm_version_info >= (22,) else self.i32
         for index, (u, s) in enumerate(zip(unsigned, signed, strict=True)):
-            chains[index % 2] = self.call(
+            sums[index % chains] = self.call(
                 "llvm.x86.avx512.vpdpbusd.512",
                 self.i32,
-                chains[index % 2],
+                sums[index % chains],
                 self.b.bitcast(u, operand),
                 self.b.bitcast(s, operand),
             )
-        return self.b.add(*chains)
+        return functools.reduce(self.b.add, sums)
 
     def _pair_sums_avx2(self, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
         return self.call("llvm.x86.avx2.pmadd.ub.sw", vector(I16, 16), unsigned, signed)

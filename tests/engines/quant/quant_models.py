@@ -18,9 +18,19 @@ from enginebench_models import (
     expected_shapes,
     quantize,
 )
+from enginebench_models.synthetic import synthetic_weights
+from enginebench_quant.kernels.file_blocks import FILE_BLOCKS
 from enginebench_quant.kernels.reference import Shape
 
-__all__ = ["TINY", "random_model", "reference_shape", "reference_weights", "with_flags"]
+__all__ = [
+    "TINY",
+    "mixed_model",
+    "random_blocks",
+    "random_model",
+    "reference_shape",
+    "reference_weights",
+    "with_flags",
+]
 
 TINY = ModelConfig(
     architecture="llama",
@@ -38,6 +48,23 @@ TINY = ModelConfig(
 )
 
 
+def random_blocks(type: str, rows: int, columns: int, seed: int) -> NDArray[np.uint8]:
+    """(rows, bytes of a row): any bits, under finite factors of either sign."""
+    random, kind = np.random.default_rng(seed), GGMLType[type]
+    if type not in FILE_BLOCKS:
+        values = random.standard_normal((rows, columns), np.float32)
+        return quantize(values, kind).reshape(rows, -1)
+    source = FILE_BLOCKS[type]
+    data = random.integers(0, 256, (rows, columns // source.columns, source.n_bytes), np.uint8)
+    for at in source.factors:
+        if source.factor_bytes == 1:
+            data[..., at] = random.integers(110, 130, data.shape[:2])
+        else:
+            factors = random.uniform(-1, 1, data.shape[:2]).astype(np.float16)
+            data[..., at : at + 2] = factors[..., None].view(np.uint8)
+    return data.reshape(rows, -1)
+
+
 def random_model(config: ModelConfig, type: str, seed: int = 0) -> Model:
     """Random weights, matrices as `type`, vectors as F32."""
     random = np.random.default_rng(seed)
@@ -49,6 +76,17 @@ def random_model(config: ModelConfig, type: str, seed: int = 0) -> Model:
         info=ModelInfo(name="tiny", format="gguf"),
         config=config,
         weights=Weights(tensors),
+        chat_template=None,
+        make_tokenizer=_no_tokenizer,
+    )
+
+
+def mixed_model(config: ModelConfig) -> Model:
+    """Types mixed as in Q4_K_M files; weights depend on their names and shapes alone."""
+    return Model(
+        info=ModelInfo(name="mixed", format="gguf"),
+        config=config,
+        weights=synthetic_weights(config, "q4_k_m"),
         chat_template=None,
         make_tokenizer=_no_tokenizer,
     )

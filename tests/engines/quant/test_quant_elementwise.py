@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from enginebench_quant.kernels.formats import BLOCK, BLOCK_BYTES
+from enginebench_quant.kernels.activations import BLOCK, BLOCK_BYTES
 from enginebench_quant.kernels.reference import quantize_activations, rms_norm, silu_mul
 from enginebench_quant.kernels.table import Kernels
 
@@ -30,10 +30,11 @@ def read_blocks(stored: NDArray[np.uint8], tokens: int) -> Floats:
     """What the quantized blocks stand for, after checking their sums."""
     by_token = stored.swapaxes(1, 2).reshape(-1, stored.shape[1], BLOCK_BYTES)[:tokens]
     codes = by_token[..., :32].view(np.int8).astype(np.int32)
-    fields = np.ascontiguousarray(by_token[..., 32:44])
+    fields = np.ascontiguousarray(by_token[..., 32:48])
     scale, scaled_sum = fields[..., 0:4].view(np.float32), fields[..., 4:8].view(np.float32)
     sums = codes.sum(-1, keepdims=True)
     assert (fields[..., 8:12].view(np.int32) == -sums).all()
+    assert (fields[..., 12:16].view(np.int32)[..., 0] == -codes[..., :16].sum(-1)).all()
     assert np.allclose(scaled_sum, scale * sums, rtol=1e-6)
     assert codes.min() >= -127
     return (codes * scale).reshape(tokens, -1).astype(np.float32)

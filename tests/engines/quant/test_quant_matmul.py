@@ -7,9 +7,12 @@ import ctypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from quant_models import random_blocks
 
-from enginebench_models import GGMLType, dequantize, quantize
-from enginebench_quant.kernels.formats import BLOCK, BLOCK_BYTES, FORMATS
+from enginebench_models import GGMLType, dequantize
+from enginebench_quant.kernels.activations import BLOCK
+from enginebench_quant.kernels.file_blocks import FILE_BLOCKS
+from enginebench_quant.kernels.formats import FORMATS
 from enginebench_quant.kernels.layout import pack, packed_shape
 from enginebench_quant.kernels.reference import quantize_activations
 from enginebench_quant.kernels.table import Kernels
@@ -30,10 +33,9 @@ def activation_blocks(x: Floats) -> NDArray[np.uint8]:
         scale[..., None].view(np.uint8),
         (scale * sums).astype(np.float32)[..., None].view(np.uint8),
         (-sums)[..., None].view(np.uint8),
+        (-codes[..., : BLOCK // 2].sum(-1, dtype=np.int32))[..., None].view(np.uint8),
     ]
-    joined = np.concatenate(parts, -1)
-    padded = np.pad(joined, ((0, 0), (0, 0), (0, BLOCK_BYTES - joined.shape[-1])))
-    return np.ascontiguousarray(padded.swapaxes(0, 1))
+    return np.ascontiguousarray(np.concatenate(parts, -1).swapaxes(0, 1))
 
 
 def run_matmul(
@@ -86,49 +88,60 @@ def check(found: Floats, expected: NDArray[np.float64]) -> None:
     assert error < 2e-6
 
 
-@pytest.mark.parametrize("tokens, tile", [(1, 1), (3, 4), (8, 8), (13, 8)])
-@pytest.mark.parametrize("rows, columns", [(1, 32), (63, 96), (1000, 64)])
+@pytest.mark.parametrize(
+    "rows, steps, tokens, tile", [(1, 1, 1, 1), (63, 3, 3, 4), (40, 2, 8, 8), (1000, 2, 13, 8)]
+)
 @pytest.mark.parametrize("kind", FORMATS)
 def test_matches_numpy(
-    kernels: Kernels, kind: str, rows: int, columns: int, tokens: int, tile: int
+    kernels: Kernels, kind: str, rows: int, steps: int, tokens: int, tile: int
 ) -> None:
-    random = np.random.default_rng(rows + columns + tokens)
-    weights = random.standard_normal((rows, columns), np.float32)
-    data = quantize(weights, GGMLType[kind]).reshape(rows, -1)
-    x = random.standard_normal((tokens, columns), np.float32)
+    columns = steps * FORMATS[kind].block
+    data = random_blocks(kind, rows, columns, seed=rows)
+    x = np.random.default_rng(tokens).standard_normal((tokens, columns), np.float32)
     check(run_matmul(kernels, kind, data, x, tile, None), expected_product(kind, data, x, rows))
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
 def test_columns_of_floats_need_not_fill_a_step(kernels: Kernels, kind: str) -> None:
-    random = np.random.default_rng(7)
-    data = quantize(random.standard_normal((19, 37), np.float32), GGMLType[kind]).reshape(19, -1)
-    x = random.standard_normal((2, 37), np.float32)
+    data = random_blocks(kind, 19, 37, seed=7)
+    x = np.random.default_rng(7).standard_normal((2, 37), np.float32)
     check(run_matmul(kernels, kind, data, x, 2, None), expected_product(kind, data, x, 19))
 
 
-@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0", "F16"])
+@pytest.mark.parametrize("kind", ["Q4_1", "Q6_K", "F16"])
 def test_adds_to_what_is_there(kernels: Kernels, kind: str) -> None:
-    random = np.random.default_rng(3)
-    data = quantize(random.standard_normal((40, 64), np.float32), GGMLType[kind]).reshape(40, -1)
-    x = random.standard_normal((1, 64), np.float32)
+    columns = 2 * FORMATS[kind].block
+    random, data = np.random.default_rng(3), random_blocks(kind, 40, columns, seed=3)
+    x = random.standard_normal((1, columns), np.float32)
     start = random.standard_normal((1, 40), np.float32)
     found = run_matmul(kernels, kind, data, x, 1, start)
     check(found, start + expected_product(kind, data, x, 40))
 
 
-@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+LARGEST = {"Q8_0": 0x80, "IQ4_NL": 0x00, "IQ4_XS": 0x00, "MXFP4": 0x77}  # bytes of codes
+
+
+@pytest.mark.parametrize("kind", FILE_BLOCKS)
 def test_no_sum_overflows_at_the_extremes(kernels: Kernels, kind: str) -> None:
     """All codes at their largest magnitude (-128 included) against all activations at +-127."""
-    rows, columns = 16, 64
-    data = np.full((rows, GGMLType[kind].row_bytes(columns)), 0xFF, np.uint8)
-    blocks = data.reshape(rows, 2, -1)
-    blocks[..., :2] = np.array([1.0], np.float16).view(np.uint8)
-    if kind.endswith("_1"):
-        blocks[..., 2:4] = np.array([-0.5], np.float16).view(np.uint8)
-    if kind == "Q8_0":
-        blocks[..., 2:] = 0x80
+    source, rows = FILE_BLOCKS[kind], 16
+    columns = 2 * source.columns
+    data = np.full((rows, 2, source.n_bytes), LARGEST.get(kind, 0xFF), np.uint8)
+    for at, factor in zip(source.factors, (1.0, -0.5), strict=False):
+        if source.factor_bytes == 2:
+            data[..., at : at + 2] = np.array([factor], np.float16).view(np.uint8)
+    data = data.reshape(rows, -1)
     x = np.full((1, columns), 127, np.float32)
-    x[0, columns // 2 :] = -127
+    x[0, columns // 2 :] = -381  # codes of -127, under another scale
     x[0, 0] = 126.0
     check(run_matmul(kernels, kind, data, x, 1, None), expected_product(kind, data, x, rows))
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 252])
+def test_every_exponent_of_mxfp4(kernels: Kernels, exponent: int) -> None:
+    """Down to subnormal scales, which exponents 0 and 1 stand for."""
+    data = random_blocks("MXFP4", 16, 32, seed=exponent)
+    data[:, 0] = exponent
+    x = np.full((1, 32), 2.0 ** (96 if exponent < 3 else -96), np.float32)
+    x[0, ::3] *= -0.5
+    check(run_matmul(kernels, "MXFP4", data, x, 1, None), expected_product("MXFP4", data, x, 16))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from quant_models import TINY, random_model, reference_shape, reference_weights, with_flags
+from quant_models import (
+    TINY,
+    mixed_model,
+    random_model,
+    reference_shape,
+    reference_weights,
+    with_flags,
+)
 
 from enginebench.errors import ModelError
 from enginebench_models import Model, ModelConfig, RopeScaling, open_model
-from enginebench_quant.kernels.formats import FORMATS
 from enginebench_quant.kernels.reference import forward, quantize_activations
 from enginebench_quant.kernels.table import Kernels
 from enginebench_quant.model import MAX_CHUNK_TOKENS, QuantModel
@@ -38,7 +44,11 @@ def error_of(found: NDArray[np.float32] | None, expected: NDArray[np.float32]) -
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
-def check(config: ModelConfig, type: str, kernels: Kernels) -> None:
+def random_models(config: ModelConfig, type: str) -> list[Model]:
+    return [random_model(config, type, seed) for seed in range(3)]
+
+
+def check(models: Sequence[Model], kernels: Kernels) -> None:
     """A prompt, then single tokens, against numpy doing the same arithmetic, for three models.
 
     They agree to float precision, unless some activation is so close to the middle between two
@@ -46,8 +56,7 @@ def check(config: ModelConfig, type: str, kernels: Kernels) -> None:
     differ by up to a percent. So a good part must agree exactly, and none differ by more.
     """
     errors = []
-    for seed in range(3):
-        model = random_model(config, type, seed)
+    for model in models:
         expected = reference_logits(model, TOKENS)
         runner = make_runner(model, kernels)
         try:
@@ -61,9 +70,23 @@ def check(config: ModelConfig, type: str, kernels: Kernels) -> None:
     assert np.max(errors) < 2e-2
 
 
-@pytest.mark.parametrize("type", FORMATS)
-def test_every_type_at_every_level(kernels: Kernels, type: str) -> None:
-    check(TINY, type, kernels)
+@pytest.mark.parametrize("type", ["F16", "Q4_1", "Q8_0"])
+def test_every_level(kernels: Kernels, type: str) -> None:
+    check(random_models(TINY, type), kernels)
+
+
+@pytest.mark.parametrize("type", ["F32", "BF16", "Q4_0", "Q5_0", "Q5_1"])
+def test_every_type_that_fits_any_width(best_kernels: Kernels, type: str) -> None:
+    check(random_models(TINY, type), best_kernels)
+
+
+def test_a_file_of_mixed_types(kernels: Kernels) -> None:
+    """As llama.cpp mixes them: Q4_K and Q6_K, or Q5_0 and Q8_0 where superblocks do not fit."""
+    config = with_flags(hidden_size=256, n_heads=4)
+    models = [mixed_model(replace(config, intermediate_size=size)) for size in (96, 160, 224)]
+    types = {tensor.type.name for tensor in models[0].weights.values()}
+    assert types == {"F32", "Q4_K", "Q6_K", "Q5_0", "Q8_0"}
+    check(models, kernels)
 
 
 @pytest.mark.parametrize(
@@ -81,12 +104,12 @@ def test_every_type_at_every_level(kernels: Kernels, type: str) -> None:
 )
 def test_every_shape_and_flag(best_kernels: Kernels, config: ModelConfig) -> None:
     fills_blocks = config.head_dim * config.n_heads % 32 == 0
-    check(config, "Q8_0" if fills_blocks else "F16", best_kernels)
+    check(random_models(config, "Q8_0" if fills_blocks else "F16"), best_kernels)
 
 
 def test_widths_that_fill_no_block(best_kernels: Kernels) -> None:
     config = with_flags(hidden_size=44, intermediate_size=70, head_dim=12, n_heads=4)
-    check(config, "F16", best_kernels)
+    check(random_models(config, "F16"), best_kernels)
 
 
 def test_chunks_and_cached_positions_change_nothing(best_kernels: Kernels) -> None:
@@ -133,10 +156,12 @@ def test_threads_change_no_bit(best_kernels: Kernels) -> None:
 def test_a_type_without_kernel_is_named(best_kernels: Kernels) -> None:
     model = random_model(TINY, "F32")
     tensor = model.weights["blk.1.attn_v.weight"]
-    foreign = dataclasses.replace(tensor, type=type(tensor.type)["Q6_K"])
+    foreign = replace(tensor, type=type(tensor.type)["IQ2_XS"])
     others = [t for t in model.weights.values() if t.name != tensor.name]
-    broken = dataclasses.replace(model, weights=type(model.weights)([*others, foreign]))
-    with pytest.raises(ModelError, match=r"'blk.1.attn_v.weight' is Q6_K, which has no CPU kernel"):
+    broken = replace(model, weights=type(model.weights)([*others, foreign]))
+    with pytest.raises(
+        ModelError, match=r"'blk.1.attn_v.weight' is IQ2_XS, which has no CPU kernel"
+    ):
         make_runner(broken, best_kernels)
 
 
