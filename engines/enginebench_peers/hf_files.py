@@ -1,7 +1,7 @@
 """The Hugging Face folder of a model, for engines that read nothing else.
 
-A GGUF file or synthetic model is written out as a folder, once, dequantized to float16: what these
-engines compute with on a GPU, and far finer than the four to eight bits that it came from.
+A GGUF file or synthetic model is written out as a folder, once: matrices dequantized to float16,
+which is far finer than the four to eight bits that they came from, vectors as float32.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def write_hf(model: Model, folder: Path) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        hf_name(name): in_halves(tensor, model).astype(np.float16)
+        hf_name(name): in_halves(tensor, model).astype(
+            np.float16 if len(tensor.shape) == 2 else np.float32
+        )
         for name, tensor in model.weights.items()
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

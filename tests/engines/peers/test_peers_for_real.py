@@ -22,8 +22,6 @@ from enginebench.results import ResultSet
 from enginebench.run_settings import RunSettings
 from enginebench.server import Server
 from enginebench.store import load
-from enginebench_models import open_model
-from enginebench_peers.hf_files import hf_folder
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 PEERS = ("llamacpp", "transformers", "transformers-cb")
@@ -48,15 +46,6 @@ def test_all_engines_say_the_same(
     assert answer["choices"][0]["finish_reason"] == "length"
     answers[name] = answer["choices"][0]["text"]
     assert set(answers.values()) == {answers[name]}
-
-
-def test_a_folder_gives_what_the_file_gives(
-    serve: Serve, tiny_gguf: TinyModel, tiny_hf: TinyModel
-) -> None:
-    """transformers reads folders by itself; files are dequantized for it."""
-    from_file = complete(serve("transformers", tiny_gguf("f32")), PROMPT, 24)
-    from_folder = complete(serve("transformers", tiny_hf("f32")), PROMPT, 24)
-    assert from_folder["choices"][0]["text"] == from_file["choices"][0]["text"]
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -135,15 +124,3 @@ def test_llamacpp_has_metrics_and_says_its_model(serve: Serve, tiny_gguf: TinyMo
     assert "llamacpp:tokens_predicted_total 4" in ask(server, "/metrics")
     assert [each["id"] for each in ask(server, "/v1/models")["data"]] == [str(path)]
     assert ask(server, "/props")["total_slots"] == 2
-
-
-def test_the_folder_made_of_a_file_is_read_by_transformers(
-    serve: Serve, tiny_gguf: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What vLLM, SGLang and TGI are given."""
-    monkeypatch.setenv("ENGINEBENCH_CACHE", str(tmp_path))
-    path = tiny_gguf("q8_0")
-    folder = hf_folder(open_model(str(path)).info)
-    from_file = complete(serve("transformers", path), PROMPT, 8)["choices"][0]["text"]
-    from_folder = complete(serve("transformers", folder, dtype="float32"), PROMPT, 8)
-    assert from_folder["choices"][0]["text"] == from_file
