@@ -27,8 +27,8 @@ def test_defaults_differ_between_cpu_and_gpu() -> None:
     cpu, gpu = config(), resolve({}, MODEL, GPU)
     assert (cpu.max_batch, cpu.step_tokens) == (32, 256)
     assert (gpu.max_batch, gpu.step_tokens) == (256, 4096)
-    assert not (cpu.cuda_graphs or cpu.schedule_ahead or cpu.fused_ops)
-    assert gpu.cuda_graphs and gpu.schedule_ahead and gpu.fused_ops
+    assert not (cpu.cuda_graphs or cpu.schedule_ahead)
+    assert gpu.cuda_graphs and gpu.schedule_ahead
     assert gpu.dtype == torch.bfloat16
     assert cpu.context_length == 300
     assert cpu.max_blocks_per_sequence == 19
@@ -49,7 +49,6 @@ def test_a_large_batch_brings_its_own_budget() -> None:
         ({"kv_memory_gb": -1.0}, "kv_memory_gb is -1"),
         ({"gpu_memory_fraction": 0.5}, "gpu_memory_fraction needs a GPU"),
         ({"cuda_graphs": True}, "cuda_graphs needs a GPU"),
-        ({"fused_ops": True}, "fused_ops needs a GPU"),
     ],
 )
 def test_bad_values_are_named(options: dict[str, OptionValue], message: str) -> None:
@@ -76,7 +75,6 @@ def test_no_option_is_ignored() -> None:
         "prefix_cache": False,
         "chunked_prefill": False,
         "cuda_graphs": False,
-        "fused_ops": False,
         "schedule_ahead": False,
     }
     assert set(other) == {option.name for option in OPTIONS}
