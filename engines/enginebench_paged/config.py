@@ -39,7 +39,6 @@ class PagedConfig:
     prefix_cache: bool
     chunked_prefill: bool
     cuda_graphs: bool
-    fused_ops: bool
     schedule_ahead: bool
 
     @property
@@ -72,7 +71,6 @@ def resolve(
         prefix_cache=bool(chosen["prefix_cache"]),
         chunked_prefill=bool(chosen["chunked_prefill"]),
         cuda_graphs=_on_gpus("cuda_graphs", chosen, device),
-        fused_ops=_on_gpus("fused_ops", chosen, device),
         schedule_ahead=gpu if chosen["schedule_ahead"] is None else bool(chosen["schedule_ahead"]),
     )
 

@@ -15,7 +15,6 @@ from enginebench_models import ModelConfig
 from enginebench_paged.cache import KVCache
 from enginebench_paged.cpu_step import CpuStep
 from enginebench_paged.inputs import StepInputs
-from enginebench_paged.kernels import ops
 from enginebench_paged.loader import ModelWeights
 from enginebench_paged.step_kernels import KernelStep, StepKernels
 
@@ -32,11 +31,8 @@ def rotary_table(config: ModelConfig, length: int, device: torch.device) -> Tens
 class Transformer:
     """The model with its weights, computing on a KV cache that it is handed."""
 
-    def __init__(
-        self, config: ModelConfig, weights: ModelWeights, rotary: Tensor, *, fused: bool = True
-    ) -> None:
+    def __init__(self, config: ModelConfig, weights: ModelWeights, rotary: Tensor) -> None:
         self.config, self.weights, self.rotary = config, weights, rotary
-        self._fused = fused
         self._kernels = KernelStep if rotary.is_cuda else CpuStep
 
     def logits(
@@ -49,9 +45,6 @@ class Transformer:
         step: StepKernels = self._kernels(self.config, self.rotary, x, tables, cache)
         head_dim, layers = self.config.head_dim, self.weights.layers
         residual = step.begin(self.weights.embedding[token_ids])  # (T, hidden)
-        alone = x.sizes.all_sampled and x.sizes.tokens == 1
-        if self._fused and alone and isinstance(step, KernelStep):
-            return self._logits_of_one(residual, step)
         hidden = step.norm(residual, layers[0].input_norm)
         for index, layer in enumerate(layers):
             qkv = layer.qkv(hidden).view(len(hidden), -1, head_dim)
@@ -64,16 +57,3 @@ class Transformer:
             hidden, residual = hidden[x.sample_rows], residual[x.sample_rows]
         hidden, _ = step.add_norm(hidden, residual, self.weights.final_norm)
         return self.weights.head(hidden)
-
-    def _logits_of_one(self, residual: Tensor, step: KernelStep) -> Tensor:
-        """The same for a single row on a GPU, where SiLU and additions join the products."""
-        weights = self.weights
-        for index, layer in enumerate(weights.layers):
-            qkv = layer.qkv(step.norm(residual, layer.input_norm))
-            qkv = qkv.view(1, -1, self.config.head_dim)
-            attended = step.attention(qkv, index, layer.q_norm, layer.k_norm)
-            residual = ops.linear_add(attended, layer.output.plain, residual)
-            normed = step.norm(residual, layer.mlp_norm)
-            hidden = ops.linear_silu(normed, layer.gate_up.plain)
-            residual = ops.linear_add(hidden, layer.down.plain, residual)
-        return weights.head(step.norm(residual, weights.final_norm))

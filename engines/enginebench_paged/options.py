@@ -37,12 +37,6 @@ OPTIONS = (
     Option("chunked_prefill", bool, True, "prompts in chunks, in the same steps as decodes"),
     Option("cuda_graphs", bool, None, "replay decode steps as CUDA graphs (on GPUs: yes)"),
     Option(
-        "fused_ops",
-        bool,
-        None,
-        "join SiLU and residual additions to the products of a lone request (on GPUs: yes)",
-    ),
-    Option(
         "schedule_ahead",
         bool,
         None,

@@ -33,12 +33,6 @@ class Projection:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _USUAL_ROWS)
             self.weight = None
 
-    @property
-    def plain(self) -> Tensor:
-        """The matrix alone, for kernels that do more than the product; not where it is packed."""
-        assert self.weight is not None and self.bias is None
-        return self.weight
-
     def __call__(self, x: Tensor) -> Tensor:
         if self._packed is not None:
             product: Tensor = torch.ops.mkldnn._linear_pointwise(

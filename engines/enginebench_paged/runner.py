@@ -52,7 +52,7 @@ class Runner:
         device = config.device
         self.weights = loader.load(model, device, config.dtype)
         rotary = rotary_table(shape, config.context_length, device)
-        self._model = Transformer(shape, self.weights, rotary, fused=config.fused_ops)
+        self._model = Transformer(shape, self.weights, rotary)
         self._tables = BlockTables(config.max_batch, config.max_blocks_per_sequence, device)
         self._sampler = Sampler(config.max_batch, shape.vocab_size, device)
         self._last_token = torch.zeros(config.max_batch + 1, dtype=torch.int64, device=device)

@@ -29,7 +29,6 @@ from enginebench_paged.kernels import (
     configs,
     gemv,
     norm,
-    one_row,
     rope_cache,
     sampling,
 )
@@ -52,7 +51,6 @@ def builds() -> Iterator[Build]:
     yield from _small()
     yield from _attention()
     yield from _gemv()
-    yield from _one_row()
     yield from _sampling()
 
 
@@ -143,15 +141,6 @@ def _gemv() -> Iterator[Build]:
     types = {"parts": "*fp32", "bias": "*bf16", "out": "*bf16"}
     constants = {"SPLIT_K": 4, "BLOCK": 512, "BIAS": True}
     yield Build("gemv sum of parts", gemv._sum_parts_kernel, types, constants, {"num_warps": 4})
-
-
-def _one_row() -> Iterator[Build]:
-    for columns, k in ((1024, 2048), (2048, 2048), (2048, 11008), (2048, 4096)):
-        for gated in (False, True):
-            types = dict.fromkeys(("x", "weight", "residual", "out"), "*bf16")
-            constants = {"K": k, "ROWS": 2, "COLUMNS": columns, "GATED": gated, "ADD": not gated}
-            name = f"one row {columns} of {k}{' gated' if gated else ''}"
-            yield Build(name, one_row._one_row_kernel, types, constants, {"num_warps": 4})
 
 
 def _sampling() -> Iterator[Build]:

@@ -17,8 +17,6 @@ from enginebench_paged.kernels import reference
 __all__ = [
     "add_rms_norm",
     "linear",
-    "linear_add",
-    "linear_silu",
     "paged_attention",
     "rms_norm",
     "rope_and_cache",
@@ -54,17 +52,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if config is not None:
             return _triton("gemv").skinny_linear(x, weight, bias, config=config)
     return functional.linear(x, weight, bias)
-
-
-def linear_silu(x: Tensor, weight: Tensor) -> Tensor:
-    """This and the next: x has one row."""
-    kernels = _triton("one_row") if x.is_cuda else reference
-    return kernels.linear_silu(x, weight)
-
-
-def linear_add(x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:
-    kernels = _triton("one_row") if x.is_cuda else reference
-    return kernels.linear_add(x, weight, residual)
 
 
 def rope_and_cache(

@@ -15,8 +15,6 @@ from enginebench_paged.kernels.reference_sampling import sample
 __all__ = [
     "add_rms_norm",
     "linear",
-    "linear_add",
-    "linear_silu",
     "paged_attention",
     "rms_norm",
     "rope_and_cache",
@@ -47,16 +45,6 @@ def silu_mul(gate_up: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (M, K) times weight (N, K) transposed, plus bias (N,)."""
     return functional.linear(x, weight, bias)
-
-
-def linear_silu(x: Tensor, weight: Tensor) -> Tensor:
-    """The product with gate and up (2 * I, K), and silu_mul of that: (M, I)."""
-    return silu_mul(linear(x, weight))
-
-
-def linear_add(x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:
-    """The residual stream with a product added."""
-    return (linear(x, weight).float() + residual.float()).to(residual.dtype)
 
 
 def rope_and_cache(
