@@ -101,7 +101,9 @@ def test_daemons_in_sessions_of_their_own_end_too(tmp_path: Path, ends_first: bo
 
 
 def test_the_command_gets_default_signals_and_no_stdin() -> None:
-    """What Python ignores (SIGPIPE, SIGXFSZ) and the guard (SIGINT) is not inherited."""
+    """What Python ignores (SIGPIPE, SIGXFSZ), the guard (SIGINT), and a shell for what it starts
+    in the background (SIGINT, SIGQUIT), is not inherited.
+    """
     script = "grep -E 'SigIgn|SigBlk' /proc/self/status; cat"
     reader, writer = os.pipe()
     command = [sys.executable, "-I", "-S", guard.__file__, str(writer), "1", "-", "--"]
