@@ -12,7 +12,7 @@ from pathlib import Path
 
 from enginebench.types import Availability
 
-__all__ = ["absent", "present", "script_version"]
+__all__ = ["absent", "present", "script_interpreter", "script_version"]
 
 
 def present(version: str | None) -> Availability:
@@ -27,20 +27,21 @@ def absent(reason: str, fix: str, version: str | None = None) -> Availability:
 
 def script_version(distribution: str, script: str) -> str | None:
     """Version of `distribution` in the environment that `script` was installed into, if it says."""
-    for folder in _site_packages(Path(script)):
+    interpreter = script_interpreter(script)
+    if interpreter is None:
+        return None
+    for folder in sorted(interpreter.parent.parent.glob("lib/python3*/site-packages")):
         for found in metadata.distributions(name=distribution, path=[str(folder)]):
             return found.version
     return None
 
 
-def _site_packages(script: Path) -> list[Path]:
-    """Of the interpreter in the script's first line; none if it is no Python script."""
+def script_interpreter(script: str) -> Path | None:
+    """The interpreter in the script's first line; None if there is no such line."""
     try:
-        with script.open("rb") as file:
+        with Path(script).open("rb") as file:
             first = file.readline(1000)
     except OSError:
-        return []
-    if not first.startswith(b"#!"):
-        return []
-    interpreter = Path(first[2:].decode("utf-8", "replace").strip().split(" ")[0])
-    return sorted(interpreter.parent.parent.glob("lib/python3*/site-packages"))
+        return None
+    words = first[2:].decode("utf-8", "replace").split()
+    return Path(words[0]) if first.startswith(b"#!") and words else None

