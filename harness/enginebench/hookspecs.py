@@ -1,8 +1,8 @@
-"""The hooks. A plugin is a module named in the entry point group `enginebench` that implements some.
+"""The hooks. A plugin is a module in the entry point group `enginebench` that implements some.
 
 Importing a plugin module must be cheap (no torch, numba, locust, pandas): all of them are loaded
-when `bench` starts. Heavy imports belong into the process that an engine launches, or into the body of
-a command.
+when `bench` starts. Heavy imports belong into the process that an engine launches, or into the
+body of a command.
 
     from enginebench import hookimpl
 
@@ -79,5 +79,5 @@ def enginebench_gate() -> Gate | None:
 
 @hookspec(firstresult=True)
 def enginebench_driver_command() -> Sequence[str] | None:
-    """The command that drives load: called with the path of a job file (see `enginebench.drive`)."""
+    """What drives load: a command called with the path of a job file (see `enginebench.drive`)."""
     raise NotImplementedError

@@ -76,7 +76,7 @@ class CellResult:
 
     @cached_property
     def records(self) -> pa.Table:
-        """One row per request, columns as the fields of RequestRecord; no rows if none were made."""
+        """One row per request, columns as the fields of RequestRecord; maybe none."""
         from enginebench.store import read_records
 
         return read_records(self.folder)

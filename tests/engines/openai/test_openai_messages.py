@@ -35,9 +35,7 @@ def test_messages_arrive_whole_however_they_are_cut(cuts):
     edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
     frames = messages.Frames()
     bodies = [
-        body
-        for start, end in itertools.pairwise(edges)
-        for body in frames.cut(stream[start:end])
+        body for start, end in itertools.pairwise(edges) for body in frames.cut(stream[start:end])
     ]
     assert tuple(map(messages.decode_up, bodies[: len(UP)])) == UP
     assert tuple(map(messages.decode_down, bodies[len(UP) :])) == DOWN
