@@ -42,6 +42,7 @@ def open_gguf(path: Path, name: str) -> Model:
         context_length=config.context_length,
         size_bytes=file.size_bytes,
         precision=weights.main_type.name.lower(),
+        weight_types=weights.matrix_types,
     )
     template = chat_template_from_gguf(file.metadata, table)
     make_tokenizer = partial(tokenizer_from_gguf, file.metadata, str(path))

@@ -45,6 +45,7 @@ def open_hf(folder: Path, name: str) -> Model:
         context_length=config.context_length,
         size_bytes=weights.size_bytes,
         precision=weights.main_type.name.lower(),
+        weight_types=weights.matrix_types,
     )
     make_tokenizer = partial(tokenizer_from_hf, files, _end_ids(hf_config))
     return Model(info, config, weights, chat_template_from_hf(files), make_tokenizer)

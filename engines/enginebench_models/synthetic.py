@@ -30,7 +30,7 @@ from enginebench_models.weights import Tensor, Weights
 __all__ = ["PREFIX", "TYPE_NAMES", "open_synthetic", "synthetic_weights"]
 
 PREFIX = "synthetic:"
-_PLAIN = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
+_PLAIN = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q6_k")
 TYPE_NAMES = (*_PLAIN, "q4_k_m")
 
 # What takes the place of a type whose blocks do not divide the rows, as llama.cpp's quantizer does.
@@ -60,6 +60,7 @@ def open_synthetic(name: str) -> Model:
         context_length=config.context_length,
         size_bytes=weights.size_bytes,
         precision=precision,
+        weight_types=weights.matrix_types,
     )
     template = chat_template_from_gguf(metadata, table)
     return Model(info, config, weights, template, partial(tokenizer_from_gguf, metadata, name))

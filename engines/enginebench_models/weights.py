@@ -88,6 +88,13 @@ class Weights(Mapping[str, Tensor]):
         return Counter(tensor.type for tensor in self.values())
 
     @property
+    def matrix_types(self) -> tuple[str, ...]:
+        """The names of the types that its matrices have, each once, in order."""
+        return tuple(
+            sorted({tensor.type.name for tensor in self.values() if len(tensor.shape) > 1})
+        )
+
+    @property
     def main_type(self) -> GGMLType:
         """The type that holds most of the values."""
         values: Counter[GGMLType] = Counter()

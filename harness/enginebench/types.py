@@ -80,7 +80,9 @@ class ModelInfo:
     `name` is what the user typed; `path` is the local file or folder (None for `synthetic:` and
     for models that only a remote server knows). `vocab_size` is None when nothing local tells.
     Token ids from `first_ordinary_token` up to, not including, `ordinary_token_end` (None: up to
-    `vocab_size`) have no special meaning: they are safe in random prompts.
+    `vocab_size`) have no special meaning: they are safe in random prompts. `precision` is how the
+    model is called by; `weight_types` are the types (GGUF's names) of all its matrices, empty if
+    nothing local tells.
     """
 
     name: str
@@ -94,6 +96,7 @@ class ModelInfo:
     context_length: int | None = None
     size_bytes: int | None = None
     precision: str | None = None
+    weight_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

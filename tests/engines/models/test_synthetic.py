@@ -39,8 +39,18 @@ PARAMETERS = {
 def test_shapes_add_up_to_the_published_size(name):
     info = open_synthetic(f"synthetic:{name}").info
     assert info.parameters == PARAMETERS[name]
-    assert info.precision == "bf16"
+    assert info.precision == "bf16" and info.weight_types == ("BF16",)
     assert info.path is None
+
+
+def test_a_mix_names_all_types_of_its_matrices():
+    assert open_synthetic("synthetic:llama-3.2-1b@q4_k_m").info.weight_types == ("Q4_K", "Q6_K")
+    assert open_synthetic("synthetic:qwen2.5-0.5b@q4_k_m").info.weight_types == (
+        "Q4_K",
+        "Q5_0",
+        "Q6_K",
+        "Q8_0",
+    )
 
 
 def test_every_shape_is_tested():
