@@ -51,10 +51,11 @@ class Quant:
             return f"quant runs on CPUs only, so far; {hardware} names a GPU"
         if model.format == "remote":
             return f"quant needs the model's files; {model.name} is known to a server only"
-        if model.precision is not None and model.precision.upper() not in COMPUTED_TYPES:
+        foreign = [type for type in model.weight_types if type not in COMPUTED_TYPES]
+        if foreign:
             return (
-                f"quant has no kernel for {model.precision} weights "
-                f"(it has: {', '.join(COMPUTED_TYPES)})"
+                f"quant has no kernel for {', '.join(foreign)} weights, which {model.name} has "
+                f"(there are: {', '.join(COMPUTED_TYPES)})"
             )
         return None
 

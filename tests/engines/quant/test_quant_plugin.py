@@ -9,6 +9,7 @@ import pytest
 from quant_models import TINY, with_flags
 
 from enginebench.errors import ModelError, UsageError
+from enginebench.plugins import resolve_model
 from enginebench.types import Engine, EngineSpec, Hardware, ModelInfo
 from enginebench_quant.kernels.features import LEVELS
 from enginebench_quant.kernels.formats import FORMATS
@@ -18,8 +19,8 @@ from enginebench_quant.plugin import COMPUTED_TYPES, Quant
 CPU = Hardware(cpu_threads=2)
 
 
-def info(**facts: str) -> ModelInfo:
-    return ModelInfo(**{"name": "m", "format": "gguf", "precision": "q4_1"} | facts)  # type: ignore[arg-type]
+def info(**facts: object) -> ModelInfo:
+    return ModelInfo(**{"name": "m", "format": "gguf", "weight_types": ("Q4_1",)} | facts)  # type: ignore[arg-type]
 
 
 def test_is_an_engine_that_can_run_here() -> None:
@@ -44,7 +45,7 @@ def test_importing_the_plugin_is_cheap() -> None:
 
 @pytest.mark.parametrize("type", COMPUTED_TYPES)
 def test_accepts_what_it_computes(type: str) -> None:
-    assert Quant().refuses(info(precision=type.lower()), CPU) is None
+    assert Quant().refuses(info(weight_types=(type,)), CPU) is None
 
 
 @pytest.mark.parametrize(
@@ -52,11 +53,17 @@ def test_accepts_what_it_computes(type: str) -> None:
     [
         (info(), Hardware(gpus=(0,)), "cuda:0 names a GPU"),
         (info(format="remote"), CPU, "m is known to a server only"),
-        (info(precision="iq2_xs"), CPU, "no kernel for iq2_xs weights"),
+        (info(weight_types=("IQ2_XS", "Q4_K")), CPU, "no kernel for IQ2_XS weights, which m has"),
     ],
 )
 def test_refuses_and_says_why(model: ModelInfo, hardware: Hardware, reason: str) -> None:
     assert reason in (Quant().refuses(model, hardware) or "")
+
+
+@pytest.mark.parametrize("type", ["f16", "q4_1", "q4_k_m", "q6_k"])
+def test_accepts_synthetic_models_and_mixes(type: str) -> None:
+    model = resolve_model(f"synthetic:llama-3.2-1b@{type}")
+    assert Quant().refuses(model, CPU) is None
 
 
 def test_launch_passes_every_option_on() -> None:
