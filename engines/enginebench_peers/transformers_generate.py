@@ -47,6 +47,7 @@ class _Answer(BaseStreamer):  # type: ignore[misc]  # untyped here
     out: queue.SimpleQueue[TokenOutput | BaseException]
     aborted: threading.Event = field(default_factory=threading.Event)
     emitted: int = 0
+    finished: bool = False
     _prompt_seen: bool = False
 
     def put(self, value: torch.Tensor) -> None:
@@ -71,6 +72,7 @@ class _Answer(BaseStreamer):  # type: ignore[misc]  # untyped here
         reason: FinishReason | None = "stop" if stopped else None
         if self.emitted == request.max_tokens and not stopped:
             reason = "length"
+        self.finished = reason is not None
         self.out.put(TokenOutput(request.request_id, () if stopped else (token,), reason))
 
 
@@ -172,7 +174,7 @@ class GenerateEngine:
             streamer=answer,
             stopping_criteria=StoppingCriteriaList([answer]),
         )
-        if answer.aborted.is_set():
+        if not answer.finished:
             self._outputs.put(TokenOutput(request.request_id, (), "abort"))
 
 

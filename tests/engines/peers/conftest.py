@@ -14,6 +14,8 @@ from enginebench.run_settings import RunSettings
 from enginebench.server import Server, start_server
 from enginebench.types import EngineSpec, Hardware, OptionValue
 
+CORE = Hardware(cpu_threads=1)
+
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
@@ -34,9 +36,6 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
             return servers[key]
 
         yield served
-
-
-CORE = Hardware(cpu_threads=1)
 
 
 def _start(spec: EngineSpec, log: Path) -> Server:

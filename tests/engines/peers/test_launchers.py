@@ -19,6 +19,7 @@ from enginebench_peers.installed import script_version
 from enginebench_peers.ollama_server import modelfile
 
 CPU = Hardware(cpu_threads=2)
+GPU = Hardware(gpus=(0,))
 TWO_GPUS = Hardware(gpus=(0, 1))
 PROGRAMS = {
     "llamacpp": "llama-server",
@@ -190,18 +191,10 @@ def test_what_is_no_python_script_has_no_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*PROGRAMS, "transformers", "transformers-cb"])
-def test_a_model_without_files_is_refused(name: str) -> None:
+def test_a_model_without_files_is_refused(name: str, stub: Stub) -> None:
+    stub.install("llama-server", devices="  CUDA0: NVIDIA")  # it is asked
     remote = ModelInfo("remote:x", "remote")
     assert "known to a server only" in (plugins.engines()[name].refuses(remote, GPU) or "")
-
-
-GPU = Hardware(gpus=(0,))
-
-
-@pytest.fixture(autouse=True)
-def cuda_build(stub: Stub) -> None:
-    """llama.cpp is asked whether it can use a GPU."""
-    stub.install("llama-server", devices="  CUDA0: NVIDIA")
 
 
 @pytest.mark.parametrize("name", GPUS_ONLY)
