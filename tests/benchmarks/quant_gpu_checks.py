@@ -234,7 +234,7 @@ def _models(checks: Checks) -> None:
         same = torch.equal(logits, plain_logits) and tokens == plain
         checks.true(f"model {name}", same, "RACE: differs with early starts")
         twin_logits, _ = _generate(lambda model=model: _twin_model(model), forced=tokens)
-        checks(f"model {name} logits", logits, twin_logits, 3e-2)
+        checks(f"model {name} logits", logits, twin_logits, 5e-2)
 
 
 def _twin_model(model) -> GpuModel:  # type: ignore[no-untyped-def]

@@ -1,0 +1,96 @@
+"""Attention of one token and of a chunk, rotation and the cache, against plain torch."""
+
+import pytest
+import torch
+from packed_cases import relative_error
+
+from enginebench_quant.kernels.gpu import (
+    attention_decode,
+    attention_prefill,
+    elementwise,
+    reference,
+)
+
+CAPACITY = 200
+HEADS = [(4, 2, 16), (8, 2, 64), (6, 2, 32), (3, 3, 24), (9, 3, 64)]  # query heads, key heads, size
+
+
+class Case:
+    def __init__(self, heads: int, kv_heads: int, dim: int, normed: bool, device) -> None:
+        self.heads, self.kv_heads, self.dim = heads, kv_heads, dim
+        self.cache = torch.randn(2, kv_heads, CAPACITY, dim, device=device).half()
+        self.cos_sin = torch.randn(CAPACITY, dim, device=device) / 2
+        self.norms = {}
+        if normed:
+            norms = torch.rand(2, dim, device=device) + 0.5
+            self.norms = {"q_norm": norms[0], "k_norm": norms[1], "eps": 1e-6}
+
+    @property
+    def width(self) -> int:
+        return (self.heads + 2 * self.kv_heads) * self.dim
+
+
+@pytest.mark.parametrize("heads, kv_heads, dim", HEADS)
+@pytest.mark.parametrize("past, splits, normed", [(0, 4, False), (33, 4, True), (150, 3, False)])
+def test_decode(heads, kv_heads, dim, past, splits, normed, device) -> None:
+    case = Case(heads, kv_heads, dim, normed, device)
+    twin = case.cache.clone()
+    case.cache[:, :, past:] = torch.nan  # nothing beyond the past may be read
+    qkv = torch.randn(case.width, device=device)
+    position = torch.tensor([past], dtype=torch.int32, device=device)
+    work = attention_decode.AttentionWorkspace(
+        heads, kv_heads, dim, CAPACITY, device, splits=splits
+    )
+    expected = torch.full((heads * dim,), torch.nan, device=device)
+    reference.decode_attention(qkv, position, case.cos_sin, *twin, expected, None, **case.norms)
+    for _ in range(2):  # a second launch finds the counters as the first left them
+        found = torch.full((heads * dim,), torch.nan, device=device)
+        attention_decode.decode_attention(
+            qkv, position, case.cos_sin, *case.cache, found, work, **case.norms
+        )
+        assert relative_error(found, expected) < 2e-3
+    assert work.arrived.count_nonzero() == 0
+    assert relative_error(case.cache[:, :, past], twin[:, :, past]) < 1e-3
+
+
+def test_one_split_and_one_head_a_program(device) -> None:
+    case = Case(8, 2, 16, False, device)
+    twin = case.cache.clone()
+    qkv = torch.randn(case.width, device=device)
+    position = torch.tensor([70], dtype=torch.int32, device=device)
+    work = attention_decode.AttentionWorkspace(8, 2, 16, CAPACITY, device, heads=1, splits=1)
+    found, expected = torch.full((2, 128), torch.nan, device=device)
+    attention_decode.decode_attention(qkv, position, case.cos_sin, *case.cache, found, work)
+    reference.decode_attention(qkv, position, case.cos_sin, *twin, expected, None)
+    assert relative_error(found, expected) < 2e-3
+    assert torch.equal(case.cache, twin)
+
+
+@pytest.mark.parametrize("heads, kv_heads, dim", HEADS)
+@pytest.mark.parametrize("start, count, normed", [(0, 20, False), (90, 37, True), (100, 1, False)])
+def test_chunk(heads, kv_heads, dim, start, count, normed, device) -> None:
+    case = Case(heads, kv_heads, dim, normed, device)
+    twin = case.cache.clone()
+    case.cache[:, :, start:] = torch.nan
+    tokens = 40
+    span = torch.tensor([start, count], dtype=torch.int32, device=device)
+    qkv = torch.randn(tokens, case.width, device=device)
+    bias = torch.randn(case.width, device=device)
+    found = torch.zeros(tokens, heads, dim, dtype=torch.float16, device=device)
+    expected = found.clone()
+    elementwise.rope_and_cache(qkv, span, case.cos_sin, *case.cache, found, bias=bias, **case.norms)
+    reference.rope_and_cache(qkv, span, case.cos_sin, *twin, expected, bias=bias, **case.norms)
+    end = start + count
+    assert relative_error(found, expected) < 1e-3
+    assert relative_error(case.cache[:, :, :end], twin[:, :, :end]) < 1e-3
+    assert case.cache[:, :, end:].isnan().all(), "tokens beyond the count were stored"
+    out, twin_out = torch.full((2, tokens, heads, dim), 7.0, device=device)
+    attention_prefill.prefill_attention(expected, span, *case.cache, out)
+    reference.prefill_attention(expected, span, *twin, twin_out)
+    assert relative_error(out[:count], twin_out[:count]) < 2e-3
+    assert (out[count:] == 7).all()
+
+
+def test_heads_of_a_program_divide_the_group(device) -> None:
+    with pytest.raises(ValueError, match="2 heads do not divide a group of 3"):
+        attention_decode.AttentionWorkspace(6, 2, 16, CAPACITY, device, heads=2)

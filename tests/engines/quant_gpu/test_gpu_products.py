@@ -1,0 +1,107 @@
+"""Products with packed and plain matrices against their twins, for every type and fusion."""
+
+import pytest
+import torch
+from packed_cases import random_planes, relative_error
+
+from enginebench_quant.kernels.gpu import dense, product, reference
+from enginebench_quant.kernels.gpu.configs import ProductConfig
+from enginebench_quant.kernels.gpu.planes import FORMATS
+
+SMALL = ProductConfig(4, 1, 1)  # programs walk over several groups of rows
+WIDE = ProductConfig(2, 4, 8)
+
+
+def vector(size: int, device: torch.device) -> torch.Tensor:
+    return torch.randn(size, device=device) * torch.rand(size, device=device) * 5
+
+
+def nans(size: int, device: torch.device) -> torch.Tensor:
+    return torch.full((size,), torch.nan, device=device)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("rows, columns, config", [(1, 256, WIDE), (37, 768, SMALL)])
+def test_product(kind, rows, columns, config, device) -> None:
+    matrix = random_planes(kind, rows, columns, device)
+    x, norm, bias = (vector(size, device) for size in (columns, columns, rows))
+    found, expected = nans(rows, device), nans(rows, device)
+    for options in ({}, {"norm": norm, "eps": 1e-5, "bias": bias}):
+        product.product(x, [matrix], found, config=config, **options)
+        reference.product(x, [matrix], expected, **options)
+        assert relative_error(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("kinds", [("Q4_K", "Q6_K"), ("Q4_0", "Q8_0"), ("Q5_1", "Q5_1")])
+@pytest.mark.parametrize("config", [SMALL, None])
+def test_two_matrices_in_one_launch(kinds, config, device) -> None:
+    matrices = [
+        random_planes(kind, rows, 512, device) for kind, rows in zip(kinds, (20, 9), strict=True)
+    ]
+    x, bias = vector(512, device), vector(29, device)
+    found = vector(29, device)
+    expected = found.clone()
+    product.product(x, matrices, found, bias=bias, add=True, config=config)
+    reference.product(x, matrices, expected, bias=bias, add=True)
+    assert relative_error(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("kinds", [("Q4_K", "Q4_K"), ("Q4_0", "Q6_K"), ("Q8_0", "Q5_0")])
+@pytest.mark.parametrize("config", [SMALL, None])
+def test_gate_up(kinds, config, device) -> None:
+    gate, up = (random_planes(kind, 21, 768, device, seed) for seed, kind in enumerate(kinds))
+    x, norm = vector(768, device), vector(768, device)
+    found, expected = nans(21, device), nans(21, device)
+    product.gate_up(x, gate, up, found, norm=norm, eps=1e-5, config=config)
+    reference.gate_up(x, gate, up, expected, norm=norm, eps=1e-5)
+    assert relative_error(found, expected) < 1e-5
+
+
+def test_columns_that_fill_no_tile(device) -> None:
+    matrix = random_planes("Q4_1", 6, 576, device)
+    x = vector(576, device)
+    found, expected = nans(6, device), nans(6, device)
+    product.product(x, [matrix], found)
+    reference.product(x, [matrix], expected)
+    assert relative_error(found, expected) < 1e-5
+
+
+def test_a_vector_of_zeros(device) -> None:
+    out = nans(5, device)
+    matrix = random_planes("Q4_0", 5, 64, device)
+    product.product(torch.zeros(64, device=device), [matrix], out)
+    assert torch.equal(out, torch.zeros_like(out))
+
+
+def test_the_twin_is_the_product(device) -> None:
+    """Against float64 without quantized activations: only their rounding is between the two."""
+    matrix = random_planes("Q6_K", 50, 1024, device)
+    x, norm = vector(1024, device), vector(1024, device)
+    found = nans(50, device)
+    reference.product(x, [matrix], found, norm=norm, eps=1e-5)
+    normed = x.double() / torch.sqrt(x.double().square().mean() + 1e-5) * norm
+    exact = reference.values(matrix).double() @ normed
+    assert 1e-4 < relative_error(found, exact) < 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rows, columns", [(1, 63), (10, 1500)])
+def test_dense_product(dtype, rows, columns, device) -> None:
+    weight = torch.randn(rows, columns, device=device).to(dtype)
+    x, norm, bias = (vector(size, device) for size in (columns, columns, rows))
+    found = vector(rows, device)
+    expected = found.clone()
+    for options in ({}, {"norm": norm, "eps": 1e-5, "bias": bias, "add": True}):
+        dense.dense_product(x, weight, found, **options)
+        reference.dense_product(x, weight, expected, **options)
+        assert relative_error(found, expected) < 1e-5
+
+
+def test_launchers_name_what_is_wrong(device) -> None:
+    matrix = random_planes("Q4_0", 5, 64, device)
+    with pytest.raises(ValueError, match="the matrix 64 columns"):
+        product.product(torch.zeros(32, device=device), [matrix], nans(5, device))
+    with pytest.raises(ValueError, match="the matrices have 10 rows"):
+        product.product(torch.zeros(64, device=device), [matrix, matrix], nans(5, device))
+    with pytest.raises(ValueError, match="one or two matrices, not 3"):
+        product.product(torch.zeros(64, device=device), [matrix] * 3, nans(15, device))

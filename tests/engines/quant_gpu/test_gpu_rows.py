@@ -1,0 +1,31 @@
+"""Norm and SiLU of a chunk's rows."""
+
+import pytest
+import torch
+from packed_cases import relative_error
+
+from enginebench_quant.kernels.gpu import elementwise, reference
+
+
+@pytest.mark.parametrize("columns", [1, 63, 1000])
+def test_add_rms_norm(columns, device) -> None:
+    x, delta = torch.randn(2, 5, columns, device=device)
+    weight = torch.randn(columns, device=device)
+    twin = x.clone()
+    found, expected = torch.full((2, 5, columns), torch.nan, device=device)
+    for change in (None, delta):
+        elementwise.add_rms_norm(x, change, weight, 1e-5, found)
+        reference.add_rms_norm(twin, change, weight, 1e-5, expected)
+        assert relative_error(found, expected) < 1e-6
+        assert torch.equal(x, twin)
+    elementwise.add_rms_norm(x, delta, None, 0.0, None)
+    assert torch.equal(x, twin + delta)
+
+
+@pytest.mark.parametrize("columns", [1, 63, 3000])
+def test_silu_mul(columns, device) -> None:
+    gate_up = torch.randn(3, 2 * columns, device=device) * 4
+    found, expected = torch.full((2, 3, columns), torch.nan, device=device)
+    elementwise.silu_mul(gate_up, found)
+    reference.silu_mul(gate_up, expected)
+    assert relative_error(found, expected) < 1e-6
