@@ -99,7 +99,7 @@ def test_an_aborted_answer_leaves_the_next_one_alone(at: int) -> None:
     engine.add(request("b", 2))
     outputs = run(engine)
     assert said(outputs["b"]) == ([1, 2], "length")
-    assert len(said(outputs.get("a", [TokenOutput("a", ())]))[0]) < at
+    assert len(said(outputs.get("a", [TokenOutput("a", ())]))[0]) <= at
     engine.close()
 
 
