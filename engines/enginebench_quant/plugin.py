@@ -26,6 +26,7 @@ __all__ = ["Quant", "enginebench_commands", "enginebench_engines"]
 LEGACY_TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 SUPERBLOCK_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
 COMPUTED_TYPES = ("F32", "F16", "BF16", *LEGACY_TYPES, *SUPERBLOCK_TYPES, "IQ4_NL", "MXFP4")
+GPU_TYPES = ("F32", "F16", "BF16", *LEGACY_TYPES, "Q4_K", "Q5_K", "Q6_K")
 
 
 class Quant:
@@ -46,16 +47,20 @@ class Quant:
         return Availability(ok=True, version=__version__)
 
     def refuses(self, model: ModelInfo, hardware: Hardware) -> str | None:
-        """GPUs are not supported yet; nor are models that only a server knows."""
-        if hardware.gpus:
-            return f"quant runs on CPUs only, so far; {hardware} names a GPU"
+        """CPUs or one GPU; no models that only a server knows, no types without a kernel."""
+        if len(hardware.gpus) > 1:
+            return f"quant uses one GPU, so far; {hardware} names {len(hardware.gpus)}"
+        if hardware.gpus and importlib.util.find_spec("triton") is None:
+            return 'quant on a GPU needs torch and triton: pip install "enginebench[all]"'
         if model.format == "remote":
             return f"quant needs the model's files; {model.name} is known to a server only"
-        foreign = [type for type in model.weight_types if type not in COMPUTED_TYPES]
+        computed = GPU_TYPES if hardware.gpus else COMPUTED_TYPES
+        foreign = [type for type in model.weight_types if type not in computed]
         if foreign:
+            where = " GPU" if hardware.gpus else ""
             return (
-                f"quant has no kernel for {', '.join(foreign)} weights, which {model.name} has "
-                f"(there are: {', '.join(COMPUTED_TYPES)})"
+                f"quant has no{where} kernel for {', '.join(foreign)} weights, which {model.name} "
+                f"has (there are: {', '.join(computed)})"
             )
         return None
 

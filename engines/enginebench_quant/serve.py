@@ -8,17 +8,23 @@ from collections.abc import Mapping
 from enginebench.types import OptionValue
 from enginebench_models import Model
 from enginebench_openai import serve_main
+from enginebench_openai.protocol import TokenEngine
 from enginebench_quant.engine import QuantEngine
+from enginebench_quant.gpu.visible import visible_gpus
 from enginebench_quant.options import OPTIONS, QuantOptions
 
 __all__ = ["main", "make_engine"]
 
 
-def make_engine(model: Model, options: Mapping[str, OptionValue]) -> QuantEngine:
-    """Pack the model for this CPU, compile what is not compiled yet, and wrap it."""
+def make_engine(model: Model, options: Mapping[str, OptionValue]) -> TokenEngine:
+    """The model on the GPU that this process may use, else packed for this CPU."""
+    resolved = QuantOptions.resolve(options, model.config)
+    if visible_gpus():
+        from enginebench_quant.gpu.load import load_engine
+
+        return load_engine(model, resolved, options, log=_log)
     from enginebench_quant.load import load_model
 
-    resolved = QuantOptions.resolve(options, model.config)
     runner = load_model(model, resolved, log=_log)
     return QuantEngine(runner, context=resolved.context, prompt_cache=resolved.prompt_cache)
 

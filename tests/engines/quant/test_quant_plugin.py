@@ -51,7 +51,7 @@ def test_accepts_what_it_computes(type: str) -> None:
 @pytest.mark.parametrize(
     "model, hardware, reason",
     [
-        (info(), Hardware(gpus=(0,)), "cuda:0 names a GPU"),
+        (info(), Hardware(gpus=(0, 1)), "cuda:0,1 names 2"),
         (info(format="remote"), CPU, "m is known to a server only"),
         (info(weight_types=("IQ2_XS", "Q4_K")), CPU, "no kernel for IQ2_XS weights, which m has"),
     ],
