@@ -69,12 +69,17 @@ class BlockFormat:
         return GROUPS_IN_PART.get(self.file_block.scheme, 2)
 
     @property
+    def has_own_minima(self) -> bool:
+        """Whether the groups' minima are bytes beside the scales; Q2_K has both in one byte."""
+        return self.has_min and self.file_block.scheme != "nibble_pairs"
+
+    @property
     def scales_at(self) -> int:
         return self.file_block.factor_bytes * len(self.file_block.factors)
 
     @property
     def part_scale_bytes(self) -> int:
-        return self.groups * (1 + self.has_min)
+        return self.groups * (1 + self.has_own_minima)
 
     @property
     def codes_at(self) -> int:
@@ -114,11 +119,14 @@ class BlockFormat:
             return factors
         offset = v.b.mul(part, v.const(v.lanes * self.part_scale_bytes))
         address = v.b.add(v.at(step, v.lanes * self.scales_at), offset)
-        scales = []
-        for index in range(self.part_scale_bytes):
-            whole = v.load_int8(v.at(address, v.lanes * index), signed=self.has_signed_scales)
-            scales.append(v.b.fmul(factors[index // self.groups], whole))
-        return scales
+        found = [v.load_bytes(v.at(address, v.lanes * i)) for i in range(self.part_scale_bytes)]
+        if self.has_min and not self.has_own_minima:
+            low = [v.b.and_(both, v.splat(I32, 15)) for both in found]
+            found = low + [v.b.lshr(both, v.splat(I32, 4)) for both in found]
+        elif self.has_signed_scales:
+            found = [v.sign_extend_byte(scale) for scale in found]
+        whole = [v.b.sitofp(scale, v.f32) for scale in found]
+        return [v.b.fmul(factors[i // self.groups], scale) for i, scale in enumerate(whole)]
 
     def _codes(self, v: Simd, address: ir.Value) -> list[ir.Value]:
         codes: list[ir.Value | None] = [None] * WORDS

@@ -71,7 +71,7 @@ def _fields(form: BlockFormat, blocks: Bytes) -> list[Bytes]:
     fields = [blocks[..., at : at + source.factor_bytes] for at in source.factors]
     scales, minima = _scales(source, blocks)
     for part in range(form.parts):
-        for factors in (scales, minima)[: 1 + form.has_min] if form.groups else ():
+        for factors in (scales, minima)[: 1 + form.has_own_minima] if form.groups else ():
             fields += [factors[..., [part * form.groups + group]] for group in range(form.groups)]
     planes = [_plane(plane, source.columns, blocks) for plane in source.planes]
     for part in range(form.parts):
@@ -99,7 +99,7 @@ def _words(codes: Bytes, bits: int) -> list[Bytes]:
 
 
 def _scales(source: FileBlock, blocks: Bytes) -> tuple[Bytes, Bytes]:
-    """A superblock's scales and minima as bytes (rows, steps, groups)."""
+    """A superblock's scales and minima as bytes (rows, steps, groups); pairs of nibbles stay."""
     packed = blocks[..., source.scales_at :]
     none = packed[..., :0]
     match source.scheme:
@@ -108,10 +108,7 @@ def _scales(source: FileBlock, blocks: Bytes) -> tuple[Bytes, Bytes]:
             scales = np.concatenate([first & 63, third & 15 | first >> 6 << 4], -1)
             minima = np.concatenate([second & 63, third >> 4 | second >> 6 << 4], -1)
             return scales.astype(np.uint8), minima.astype(np.uint8)
-        case "nibble_pairs":
-            own = packed[..., :16]
-            return own & np.uint8(15), own >> np.uint8(4)
-        case "int8":
+        case "int8" | "nibble_pairs":
             return packed[..., :16], none
         case "six_bit":
             nibbles = np.concatenate([packed[..., :8] & 15, packed[..., :8] >> 4], -1)

@@ -57,13 +57,13 @@ def _move_plane(plane, bits, run, target, word_bytes, part_bytes, parts):
 
 
 @njit(inline="always")
-def _move_scales(block, at, scheme, has_min, groups, target, lanes, parts):
+def _move_scales(block, at, scheme, has_minima, groups, target, lanes, parts):
     """Each part's scales, then its minima, as bytes `lanes` apart."""
     for part in range(parts):
         for index in range(groups):
             poke_byte(target, block_scale(scheme, block + at, part * groups + index))
             target += lanes
-        if has_min:
+        if has_minima:
             for index in range(groups):
                 poke_byte(target, block_minimum(scheme, block + at, part * groups + index))
                 target += lanes
@@ -73,7 +73,8 @@ def _build_pack_blocks(form: BlockFormat, lanes: int):
     file_block = form.file_block
     block_bytes, factor_bytes = file_block.n_bytes, file_block.factor_bytes
     scheme, scales_at = file_block.scheme, file_block.scales_at
-    has_min, groups, parts = form.has_min, form.groups, form.parts
+    has_min, has_own_minima = form.has_min, form.has_own_minima
+    groups, parts = form.groups, form.parts
     factor_at, second_factor_at = file_block.factors[0], file_block.factors[-1]
     step_bytes, part_bytes = lanes * form.block_bytes, lanes * form.part_code_bytes
     scales_to, codes_to = lanes * form.scales_at, lanes * form.codes_at
@@ -103,7 +104,7 @@ def _build_pack_blocks(form: BlockFormat, lanes: int):
                     if groups:
                         scales = target + scales_to + lane
                         _move_scales(
-                            block, scales_at, scheme, has_min, groups, scales, lanes, parts
+                            block, scales_at, scheme, has_own_minima, groups, scales, lanes, parts
                         )
                     if has_high:
                         codes = target + codes_to + 4 * lane

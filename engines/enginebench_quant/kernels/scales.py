@@ -1,5 +1,7 @@
 """One scale or minimum of a superblock as a byte, from any of the ways in which files store them.
 
+A pair of nibbles stays one byte, the scale's.
+
 The ways are told in `file_blocks.py`; kernels know theirs when they are compiled.
 """
 
@@ -39,15 +41,7 @@ def _six_bit_minimum(scheme, address, index):
     return peek_word(1, address + index + 4) >> 4 | upper
 
 
-def _low_nibble(scheme, address, index):
-    return peek_word(1, address + index) & 15
-
-
-def _high_nibble(scheme, address, index):
-    return peek_word(1, address + index) >> 4
-
-
-def _int8(scheme, address, index):
+def _byte(scheme, address, index):
     return peek_word(1, address + index)
 
 
@@ -69,12 +63,12 @@ def _none(scheme, address, index):
 
 _SCALES = {
     "six_bit_pairs": _six_bit_scale,
-    "nibble_pairs": _low_nibble,
-    "int8": _int8,
+    "nibble_pairs": _byte,
+    "int8": _byte,
     "six_bit": _six_bit,
     "split_six_bit": _split_six_bit,
 }
-_MINIMA = {"six_bit_pairs": _six_bit_minimum, "nibble_pairs": _high_nibble}
+_MINIMA = {"six_bit_pairs": _six_bit_minimum}
 
 
 def _choose(found: dict[str, Callable[..., int]], scheme: types.Type) -> Callable[..., int] | None:

@@ -105,16 +105,19 @@ class Simd:
         bits = self.b.zext(self.load(address, vector(I16, self.lanes)), self.i32)
         return self.b.bitcast(self.b.shl(bits, self.splat(I32, 16)), self.f32)
 
-    def load_int8(self, address: ir.Value, *, signed: bool) -> ir.Value:
-        """`lanes` bytes, as floats."""
-        whole = self.load(address, vector(I8, self.lanes))
-        widen = self.b.sext if signed else self.b.zext
-        return self.b.sitofp(widen(whole, self.i32), self.f32)
+    def load_bytes(self, address: ir.Value) -> ir.Value:
+        """`lanes` unsigned bytes, as integers."""
+        return self.b.zext(self.load(address, vector(I8, self.lanes)), self.i32)
+
+    def sign_extend_byte(self, value: ir.Value) -> ir.Value:
+        """Integers 0 .. 255 as the int8 that their bits are."""
+        shift = self.splat(I32, 24)
+        return self.b.ashr(self.b.shl(value, shift), shift)
 
     def load_exponents(self, address: ir.Value) -> ir.Value:
         """`lanes` bytes e as 2**(e - 128), subnormal where e is 0 or 1."""
         b = self.b
-        exponents = b.zext(self.load(address, vector(I8, self.lanes)), self.i32)
+        exponents = self.load_bytes(address)
         normal = b.shl(b.sub(exponents, self.splat(I32, 1)), self.splat(I32, 23))
         subnormal = b.shl(self.splat(I32, 1 << 21), exponents)
         is_small = b.icmp_unsigned("<", exponents, self.splat(I32, 2))

@@ -16,6 +16,7 @@ from enginebench_quant.kernels.formats import FORMATS
 from enginebench_quant.kernels.layout import pack, packed_shape
 from enginebench_quant.kernels.reference import quantize_activations
 from enginebench_quant.kernels.table import Kernels
+from enginebench_quant.model import TILE_TOKENS
 
 KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
 Floats = NDArray[np.float32]
@@ -89,15 +90,17 @@ def check(found: Floats, expected: NDArray[np.float64]) -> None:
 
 
 @pytest.mark.parametrize(
-    "rows, steps, tokens, tile", [(1, 1, 1, 1), (63, 3, 3, 4), (40, 2, 8, 8), (1000, 2, 13, 8)]
+    "rows, steps, tokens, tiled",
+    [(1, 1, 1, False), (63, 3, 1, False), (40, 2, 3, True), (1000, 2, 13, True)],
 )
 @pytest.mark.parametrize("kind", FORMATS)
 def test_matches_numpy(
-    kernels: Kernels, kind: str, rows: int, steps: int, tokens: int, tile: int
+    kernels: Kernels, kind: str, rows: int, steps: int, tokens: int, tiled: bool
 ) -> None:
     columns = steps * FORMATS[kind].block
     data = random_blocks(kind, rows, columns, seed=rows)
     x = np.random.default_rng(tokens).standard_normal((tokens, columns), np.float32)
+    tile = TILE_TOKENS[kernels.level.name] if tiled else 1
     check(run_matmul(kernels, kind, data, x, tile, None), expected_product(kind, data, x, rows))
 
 
