@@ -14,7 +14,7 @@ import torch
 __all__ = ["kernels", "workspace"]
 
 _HOMES = {
-    "product": ("gate_up", "product"),
+    "product": ("product", "gate_up"),
     "dense": ("dense_product",),
     "expand": ("expand",),
     "elementwise": ("add_rms_norm", "rope_and_cache", "silu_mul"),
