@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from enginebench_openai.protocol import EngineStats, GenerationRequest, TokenOutput
+from enginebench_openai.protocol import EngineStats, Feature, GenerationRequest, TokenOutput
 from enginebench_quant.sampler import Sampler
 from enginebench_quant.slot import ServedSequence, Slot
 
@@ -35,6 +35,7 @@ class QuantEngine:
 
     def __init__(self, runner: Runner, *, context: int, prompt_cache: bool = True) -> None:
         self.context_length = context
+        self.features: frozenset[Feature] = frozenset()
         self._runner = runner
         self._slot = Slot(context, prompt_cache=prompt_cache)
         self._sampler: Sampler | None = None  # of the request that is served

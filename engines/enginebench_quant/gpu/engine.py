@@ -12,6 +12,7 @@ from typing import Protocol
 
 from enginebench_openai.protocol import (
     EngineStats,
+    Feature,
     GenerationRequest,
     SamplingParams,
     TokenOutput,
@@ -46,6 +47,7 @@ class GpuEngine:
 
     def __init__(self, runner: Runner, *, context: int, prompt_cache: bool = True) -> None:
         self.context_length = context
+        self.features: frozenset[Feature] = frozenset()
         self._runner = runner
         self._slot = Slot(context, prompt_cache=prompt_cache)
         self._tickets: deque[Ticket] = deque()  # of the request that is served
