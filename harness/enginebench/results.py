@@ -29,7 +29,10 @@ __all__ = ["CellResult", "CellStatus", "ResultSet", "RunInfo"]
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """A Run as a whole: `machine` is what machine.py found, `versions` package name to version."""
+    """A Run as a whole: `machine` is what machine.py found, `versions` package name to version.
+
+    `revision` is the commit that was measured (`+changes`: with others); None: unknown.
+    """
 
     folder: Path
     name: str
@@ -38,6 +41,7 @@ class RunInfo:
     enginebench_version: str
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
