@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from enginebench.slo import Slo
+
 __all__ = ["RunSettings"]
 
 
@@ -14,7 +16,7 @@ class RunSettings:
     A cell fails when its engine produced no token for `stall_timeout_s` (an open loop adds the
     longest pause of its schedule), a request when it took `request_timeout_s`. A process that was
     asked to stop is killed after `grace_s`. With `reuse_servers`, consecutive cells of equal
-    EngineSpecs share one server.
+    EngineSpecs share one server. `slo` is what goodput is counted against; None: nothing.
     """
 
     reuse_servers: bool = False
@@ -23,3 +25,4 @@ class RunSettings:
     startup_timeout_s: float | None = None
     grace_s: float = 10.0
     telemetry_interval_s: float = 0.25
+    slo: Slo | None = None

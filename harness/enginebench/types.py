@@ -31,6 +31,7 @@ __all__ = [
     "Metric",
     "MetricInfo",
     "ModelInfo",
+    "NullEngine",
     "Option",
     "OptionValue",
     "Plan",
@@ -38,6 +39,7 @@ __all__ = [
     "Report",
     "Request",
     "RequestRecord",
+    "StampedBy",
     "TokenCountSource",
     "Workload",
     "WorkloadSpec",
@@ -48,6 +50,8 @@ API_KEY_VARIABLE = "ENGINEBENCH_API_KEY"
 
 OptionValue = str | int | float | bool
 TokenCountSource = Literal["usage", "chunk_usage", "token_ids", "retokenized", "chunks"]
+StampedBy = Literal["kernel", "read"]
+"""Who stamped arrivals: the kernel as they came in, or the driver as it read them."""
 
 
 # ---------------------------------------------------------------- what is measured
@@ -175,12 +179,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All cells of a run, in the order in which they are run (engines interleaved)."""
+    """All cells of a run, in the order in which they are run (engines interleaved).
+
+    `null_engines` are those that say so of themselves (see NullEngine); None: not recorded.
+    """
 
     name: str
     seed: int
     cells: tuple[Cell, ...]
     models: Mapping[str, ModelInfo]
+    null_engines: tuple[str, ...] | None = None
 
 
 # ---------------------------------------------------------------- requests and what came of them
@@ -317,6 +325,13 @@ class Engine(Protocol):
     def launch(self, spec: EngineSpec, model: ModelInfo, port: int) -> Launch | Endpoint:
         """The command that serves `spec` on `port`, or the Endpoint of one already running."""
         ...
+
+
+@runtime_checkable
+class NullEngine(Engine, Protocol):
+    """An engine that computes nothing: it shows the harness's own floor, competes with nobody."""
+
+    computes_nothing: Literal[True]
 
 
 # ---------------------------------------------------------------- workloads, metrics, reports
