@@ -13,17 +13,20 @@ describes the files and every column.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from enginebench.run_settings import RunSettings
 from enginebench.slo import Slo
-from enginebench.types import Cell, ModelInfo, StampedBy
+from enginebench.types import Cell, ModelInfo, Numerics, Plan, StampedBy
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+    from enginebench.answers import Answers
 
 __all__ = ["CellResult", "CellStatus", "ResultSet", "RunInfo"]
 
@@ -43,6 +46,8 @@ class RunInfo:
     enginebench_version: str
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
+    plan: Plan
+    settings: RunSettings = field(default_factory=RunSettings)
     null_engines: frozenset[str] = frozenset()
     slo: Slo | None = None
     revision: str | None = None
@@ -59,6 +64,8 @@ class RunInfo:
 @dataclass(frozen=True, slots=True)
 class CellStatus:
     """How a cell ended. `ready_s`: engine start to first healthy answer (None: never, or not ours).
+
+    `numerics` is what the engine said of its precision.
 
     `measure_start_ns` and `measure_end_ns` (driver clock) bound the steady state: from the moment
     that all users are busy with measured requests until the first of them has no more to send.
@@ -78,6 +85,7 @@ class CellStatus:
     max_loop_lag_s: float | None = None
     engine_exit_code: int | None = None
     loop_lag_s_p99: float | None = None
+    numerics: Numerics | None = None
     stamped_by: StampedBy | None = None
 
 
@@ -111,6 +119,13 @@ class CellResult:
         from enginebench.store import read_requests
 
         return read_requests(self.folder)
+
+    @cached_property
+    def answers(self) -> Answers | None:
+        """The fixed questions and what the engine said; None where it was not asked."""
+        from enginebench.store import read_answers
+
+        return read_answers(self.folder)
 
     @cached_property
     def telemetry(self) -> pa.Table:

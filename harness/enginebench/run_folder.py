@@ -133,6 +133,8 @@ class RunFolder:
             head.enginebench_version,
             self.machine,
             self.versions,
+            self.plan,
+            head.settings,
             frozenset(self.plan.null_engines or ()),
             head.settings.slo,
             revision=head.revision,

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enginebench.answers import Answers
 from enginebench.cell_folder import CellFolder
 from enginebench.errors import StoreError
 from enginebench.results import CellResult, ResultSet
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CellData",
     "load",
+    "read_answers",
     "read_records",
     "read_requests",
     "read_telemetry",
@@ -57,6 +59,11 @@ def read_records(folder: Path) -> pa.Table:
 def read_requests(folder: Path) -> pa.Table:
     """The requests of the cell in `folder`, as they were scheduled."""
     return CellFolder(folder).requests()
+
+
+def read_answers(folder: Path) -> Answers | None:
+    """What the engine of the cell in `folder` answered; None where it was not asked."""
+    return CellFolder(folder).answers()
 
 
 def read_telemetry(folder: Path) -> pa.Table:

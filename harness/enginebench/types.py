@@ -32,6 +32,7 @@ __all__ = [
     "MetricInfo",
     "ModelInfo",
     "NullEngine",
+    "Numerics",
     "Option",
     "OptionValue",
     "Plan",
@@ -40,6 +41,7 @@ __all__ = [
     "Request",
     "RequestRecord",
     "StampedBy",
+    "TellsNumerics",
     "TokenCountSource",
     "Workload",
     "WorkloadSpec",
@@ -332,6 +334,31 @@ class NullEngine(Engine, Protocol):
     """An engine that computes nothing: it shows the harness's own floor, competes with nobody."""
 
     computes_nothing: Literal[True]
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """In which numbers an engine computes a model, by its own declaration; None: it cannot tell.
+
+    `weights` is the type of the matrices as the engine holds them (`bf16`, `f32`, `q4_1`: GGUF's
+    names in lower case), `compute` the type of what its products multiply (`f32`, `bf16`, `f16`,
+    `int8`), `kv_cache` that of keys and values. `is_reference`: the implementation that others are
+    held against where nobody says otherwise.
+    """
+
+    weights: str | None = None
+    compute: str | None = None
+    kv_cache: str | None = None
+    is_reference: bool = False
+
+
+@runtime_checkable
+class TellsNumerics(Protocol):
+    """An engine that says in which precision it runs; engines need not."""
+
+    def numerics(self, spec: EngineSpec, model: ModelInfo, log: str) -> Numerics:
+        """Cheap. `log` is what its server has printed by the time it is ready."""
+        ...
 
 
 # ---------------------------------------------------------------- workloads, metrics, reports
