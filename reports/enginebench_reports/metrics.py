@@ -27,9 +27,10 @@ def serving_figures(cell: CellResult) -> Mapping[str, float | None]:
     """All of COLUMNS for one cell."""
     measured = Measured.of(cell.records)
     window = throughput.Window.of(cell.status, measured)
-    tokens = throughput.tokens_in(measured, window) if window else 0.0
+    rates = throughput.throughput(measured, window)
+    tokens = (rates["output_tokens_per_s"] or 0.0) * window.length_s if window else 0.0
     return {
-        **throughput.throughput(measured, window),
+        **rates,
         **latency.latency(measured),
         **goodput.goodput(measured, window, cell.run.slo),
         **outcome.outcome(measured, cell.status),
