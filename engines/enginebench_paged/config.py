@@ -42,6 +42,11 @@ class PagedConfig:
     schedule_ahead: bool
 
     @property
+    def dtype_name(self) -> str:
+        """As the option names it: bf16, f16 or f32."""
+        return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
+
+    @property
     def max_blocks_per_sequence(self) -> int:
         """The width of a block table."""
         return -(-self.context_length // self.block_size)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from enginebench.types import Option
 
-__all__ = ["DTYPES", "OPTIONS"]
+__all__ = ["COMPUTES_IN", "DTYPES", "OPTIONS"]
 
+COMPUTES_IN = "computes in "
+"""Begins the line of the server's log that names the dtype: one of DTYPES, never auto."""
 DTYPES = ("auto", "bf16", "f16", "f32")
 
 OPTIONS = (

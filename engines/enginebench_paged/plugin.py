@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Sequence
 
 from enginebench import __version__, hookimpl
@@ -13,10 +14,11 @@ from enginebench.types import (
     Hardware,
     Launch,
     ModelInfo,
+    Numerics,
     Option,
 )
 from enginebench_openai import server_launch
-from enginebench_paged.options import OPTIONS
+from enginebench_paged.options import COMPUTES_IN, OPTIONS
 
 __all__ = ["Paged", "enginebench_engines"]
 
@@ -53,6 +55,12 @@ class Paged:
     def launch(self, spec: EngineSpec, model: ModelInfo, port: int) -> Launch:
         """The engine's own server process."""
         return server_launch("enginebench_paged.serve", spec, model, port)
+
+    def numerics(self, spec: EngineSpec, model: ModelInfo, log: str) -> Numerics:
+        """One type for weights, products and KV cache, which the server prints."""
+        found = re.search(rf"{COMPUTES_IN}(\w+)", log)
+        dtype = found[1] if found else None
+        return Numerics(dtype, dtype, dtype)
 
 
 def _undecodable(precision: str) -> str | None:

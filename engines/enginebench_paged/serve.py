@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from enginebench.types import OptionValue
 from enginebench_models import Model
 from enginebench_openai import TokenEngine, serve_main
-from enginebench_paged.options import OPTIONS
+from enginebench_paged.options import COMPUTES_IN, OPTIONS
 from enginebench_paged.threads import wait_passively
 
 __all__ = ["main"]
@@ -19,7 +19,9 @@ def make_engine(model: Model, options: Mapping[str, OptionValue]) -> TokenEngine
     wait_passively()
     from enginebench_paged.engine import PagedEngine
 
-    return PagedEngine(model, options)
+    engine = PagedEngine(model, options)
+    print(f"{COMPUTES_IN}{engine.config.dtype_name}", flush=True)
+    return engine
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from enginebench.types import (
     Hardware,
     Launch,
     ModelInfo,
+    Numerics,
     Option,
     OptionValue,
 )
@@ -28,6 +29,7 @@ from enginebench_peers.ask import ask
 from enginebench_peers.flags import option_flags, positive
 from enginebench_peers.gguf_files import gguf_path, why_no_gguf
 from enginebench_peers.installed import absent, present
+from enginebench_peers.precision import from_gguf
 
 __all__ = ["CACHE_TYPES", "LlamaCpp"]
 
@@ -102,6 +104,10 @@ class LlamaCpp:
         argv += _hardware_flags(spec)
         argv += option_flags(spec.options, without=("parallel", "context", "gpu_layers"))
         return Launch((*argv, "--metrics", "--no-webui"), spec.model)
+
+    def numerics(self, spec: EngineSpec, model: ModelInfo, log: str) -> Numerics:
+        """The file's weights, and the cache's type (of keys)."""
+        return from_gguf(model, str(spec.options.get("cache_type_k", "f16")))
 
 
 def _set(value: OptionValue | None) -> OptionValue:

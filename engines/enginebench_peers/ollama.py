@@ -13,11 +13,20 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 
-from enginebench.types import Availability, EngineSpec, Hardware, Launch, ModelInfo, Option
+from enginebench.types import (
+    Availability,
+    EngineSpec,
+    Hardware,
+    Launch,
+    ModelInfo,
+    Numerics,
+    Option,
+)
 from enginebench_peers.ask import ask
 from enginebench_peers.flags import positive
 from enginebench_peers.gguf_files import gguf_path, why_no_gguf
 from enginebench_peers.installed import absent, present
+from enginebench_peers.precision import from_gguf
 
 __all__ = ["Ollama"]
 
@@ -70,6 +79,10 @@ class Ollama:
         if (kind := spec.options.get("kv_cache_type")) is not None:
             env["OLLAMA_KV_CACHE_TYPE"] = str(kind)
         return Launch(tuple(argv), MODEL, env, health_path=f"/v1/models/{MODEL}")
+
+    def numerics(self, spec: EngineSpec, model: ModelInfo, log: str) -> Numerics:
+        """The file's weights, and the cache's type."""
+        return from_gguf(model, str(spec.options.get("kv_cache_type", "f16")))
 
 
 @cache

@@ -8,10 +8,19 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from enginebench.types import Availability, EngineSpec, Hardware, Launch, ModelInfo, Option
+from enginebench.types import (
+    Availability,
+    EngineSpec,
+    Hardware,
+    Launch,
+    ModelInfo,
+    Numerics,
+    Option,
+)
 from enginebench_peers.flags import option_flags
 from enginebench_peers.hf_files import hf_folder, why_no_folder
 from enginebench_peers.installed import absent, present, script_version
+from enginebench_peers.precision import from_dtype
 
 __all__ = ["Sglang"]
 
@@ -70,6 +79,16 @@ class Sglang:
             if not spec.options.get(name, True):
                 argv.append(f"--disable-{name.replace('_', '-')}")
         return Launch((*argv, "--enable-metrics"), spec.model, startup_timeout_s=STARTUP_S)
+
+    def numerics(self, spec: EngineSpec, model: ModelInfo, log: str) -> Numerics:
+        """What it prints when it starts, where the options leave it open."""
+        options = spec.options
+        return from_dtype(
+            options.get("dtype"),
+            log,
+            quantization=options.get("quantization"),
+            kv_cache=options.get("kv_cache_dtype"),
+        )
 
 
 def _command() -> tuple[str, ...]:

@@ -12,11 +12,20 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 
-from enginebench.types import Availability, EngineSpec, Hardware, Launch, ModelInfo, Option
+from enginebench.types import (
+    Availability,
+    EngineSpec,
+    Hardware,
+    Launch,
+    ModelInfo,
+    Numerics,
+    Option,
+)
 from enginebench_peers.ask import ask
 from enginebench_peers.flags import option_flags
 from enginebench_peers.hf_files import hf_folder, why_no_folder
 from enginebench_peers.installed import absent, present
+from enginebench_peers.precision import from_dtype
 
 __all__ = ["Tgi"]
 
@@ -66,6 +75,10 @@ class Tgi:
         argv += ["--shard-uds-path", f"{tempfile.gettempdir()}/enginebench-tgi-{port}"]
         argv += option_flags(spec.options)
         return Launch(tuple(argv), "tgi", startup_timeout_s=STARTUP_S)
+
+    def numerics(self, spec: EngineSpec, model: ModelInfo, log: str) -> Numerics:
+        """As the options say; TGI decides between float16 and bfloat16 in silence."""
+        return from_dtype(spec.options.get("dtype"), log, quantization=spec.options.get("quantize"))
 
 
 @cache

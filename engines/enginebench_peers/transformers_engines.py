@@ -6,9 +6,18 @@ import importlib.util
 from collections.abc import Sequence
 from importlib import metadata
 
-from enginebench.types import Availability, EngineSpec, Hardware, Launch, ModelInfo, Option
+from enginebench.types import (
+    Availability,
+    EngineSpec,
+    Hardware,
+    Launch,
+    ModelInfo,
+    Numerics,
+    Option,
+)
 from enginebench_openai import server_launch
 from enginebench_peers.installed import absent, present
+from enginebench_peers.precision import short_type
 from enginebench_peers.transformers_options import BATCHING_OPTIONS, GENERATE_OPTIONS
 
 __all__ = ["Transformers", "TransformersBatching"]
@@ -24,6 +33,7 @@ class Transformers:
     summary = "Hugging Face transformers' generate(), one request after the other: the baseline"
     options: Sequence[Option] = GENERATE_OPTIONS
     module = "enginebench_peers.transformers_generate"
+    is_reference = True
 
     def availability(self) -> Availability:
         """It needs transformers and torch."""
@@ -44,6 +54,14 @@ class Transformers:
         """Our server around it."""
         return server_launch(self.module, spec, model, port)
 
+    def numerics(self, spec: EngineSpec, model: ModelInfo, log: str) -> Numerics:
+        """One type for everything; this engine is what models are published with."""
+        dtype = str(spec.options.get("dtype", "auto"))
+        if dtype == "auto":
+            dtype = "bfloat16" if spec.hardware.gpus else "float32"
+        short = short_type(dtype)
+        return Numerics(short, short, short, is_reference=self.is_reference)
+
 
 class TransformersBatching(Transformers):
     """transformers' answer to batching servers."""
@@ -52,6 +70,7 @@ class TransformersBatching(Transformers):
     summary = "Hugging Face transformers' own continuous batching (greedy decoding only)"
     options: Sequence[Option] = BATCHING_OPTIONS
     module = "enginebench_peers.transformers_batching"
+    is_reference = False
 
     def availability(self) -> Availability:
         """It needs a transformers in which continuous batching takes its present options."""

@@ -5,10 +5,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from enginebench.types import Availability, EngineSpec, Hardware, Launch, ModelInfo, Option
+from enginebench.types import (
+    Availability,
+    EngineSpec,
+    Hardware,
+    Launch,
+    ModelInfo,
+    Numerics,
+    Option,
+)
 from enginebench_peers.flags import option_flags
 from enginebench_peers.hf_files import hf_folder, why_no_folder
 from enginebench_peers.installed import absent, present, script_interpreter, script_version
+from enginebench_peers.precision import from_dtype
 
 __all__ = ["Vllm"]
 
@@ -66,6 +75,16 @@ class Vllm:
             argv += ["--tensor-parallel-size", str(len(spec.hardware.gpus))]
         argv += option_flags(spec.options)
         return Launch(tuple(argv), spec.model, _environment(spec), startup_timeout_s=STARTUP_S)
+
+    def numerics(self, spec: EngineSpec, model: ModelInfo, log: str) -> Numerics:
+        """What it prints when it starts, where the options leave it open."""
+        options = spec.options
+        return from_dtype(
+            options.get("dtype"),
+            log,
+            quantization=options.get("quantization"),
+            kv_cache=options.get("kv_cache_dtype"),
+        )
 
 
 def _serve(script: str, folder: str) -> list[str]:

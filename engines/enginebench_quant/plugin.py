@@ -15,6 +15,7 @@ from enginebench.types import (
     Hardware,
     Launch,
     ModelInfo,
+    Numerics,
     Option,
 )
 from enginebench_openai import server_launch
@@ -23,6 +24,7 @@ from enginebench_quant.options import OPTIONS
 
 __all__ = ["Quant", "enginebench_commands", "enginebench_engines"]
 
+WHOLE_TYPES = ("f32", "f16", "bf16")
 LEGACY_TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 SUPERBLOCK_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
 COMPUTED_TYPES = ("F32", "F16", "BF16", *LEGACY_TYPES, *SUPERBLOCK_TYPES, "IQ4_NL", "MXFP4")
@@ -67,6 +69,11 @@ class Quant:
     def launch(self, spec: EngineSpec, model: ModelInfo, port: int) -> Launch:
         """The engine's own server process."""
         return server_launch("enginebench_quant.serve", spec, model, port)
+
+    def numerics(self, spec: EngineSpec, model: ModelInfo, log: str) -> Numerics:
+        """The file's weights; blocks of them meet activations of 8 bits."""
+        compute = "f32" if model.precision in WHOLE_TYPES else "int8"
+        return Numerics(model.precision, compute, "f16")
 
 
 @hookimpl
