@@ -55,13 +55,15 @@ class Activations:
 
 
 class Buffers:
-    """Everything between the embedding and the logits, for chunks of up to `max_tokens`."""
+    """Everything between the embedding and the logits, for chunks of up to `max_tokens`,
+    and the logits of `logits_rows` of them."""
 
     def __init__(
         self,
         config: ModelConfig,
         *,
         max_tokens: int,
+        logits_rows: int,
         tile: int,
         lanes: int,
         capacity: int,
@@ -77,7 +79,7 @@ class Buffers:
         self.attended = Activations.of(max_tokens, q_size)
         self.gate = Activations.of(max_tokens, config.intermediate_size)
         self.up = Activations.of(max_tokens, config.intermediate_size)
-        self.logits = Activations.of(1, config.vocab_size)
+        self.logits = Activations.of(logits_rows, config.vocab_size)
         self.cos_sin = zeros(max_tokens * config.head_dim * FLOAT_BYTES).view(np.float32)
         self.cos_sin = self.cos_sin.reshape(max_tokens, 2, config.head_dim // 2)
         rows = max(tile, heads_in_group(config))

@@ -1,6 +1,7 @@
 """The engine on a CPU: one request at a time on a `QuantModel`.
 
-A step is a chunk of prompt or one token, so that an abort never waits long.
+A step is a chunk of prompt, one token, or a few where a drafter guesses them and they are verified
+in one pass: so an abort never waits long.
 """
 
 from __future__ import annotations
@@ -11,13 +12,25 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from enginebench_openai.protocol import EngineStats, Feature, GenerationRequest, TokenOutput
-from enginebench_quant.sampler import Sampler
+from enginebench_openai.grammar import Grammars
+from enginebench_openai.protocol import (
+    EngineStats,
+    Feature,
+    GenerationRequest,
+    TokenLogprob,
+    TokenOutput,
+)
+from enginebench_quant.drafts import Drafter
+from enginebench_quant.options import SAMPLERS
+from enginebench_quant.sampler import Sampler, token_logprob, wanted_stages
 from enginebench_quant.slot import ServedSequence, Slot
 
 __all__ = ["QuantEngine", "Runner"]
 
 CHUNK_TOKENS = 128
+ROWS = 8  # tokens whose logits are all computed in one pass
+
+Logits = NDArray[np.float32]
 
 
 class Runner(Protocol):
@@ -25,7 +38,11 @@ class Runner(Protocol):
 
     def forward(
         self, tokens: Sequence[int], position: int, *, want_logits: bool = True
-    ) -> NDArray[np.float32] | None: ...
+    ) -> Logits | None: ...
+
+    def forward_rows(self, tokens: Sequence[int], position: int) -> Logits: ...
+
+    def forward_hidden(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]: ...
 
     def close(self) -> None: ...
 
@@ -33,15 +50,34 @@ class Runner(Protocol):
 class QuantEngine:
     """A TokenEngine over one sequence's cache of `context` positions."""
 
-    def __init__(self, runner: Runner, *, context: int, prompt_cache: bool = True) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        context: int,
+        prompt_cache: bool = True,
+        samplers: Sequence[str] = SAMPLERS,
+        grammars: Grammars | None = None,
+        drafter: Drafter | None = None,
+    ) -> None:
         self.context_length = context
-        self.features: frozenset[Feature] = frozenset()
-        self._runner = runner
+        self.features = frozenset(Feature) - ({Feature.GRAMMAR} if grammars is None else set())
+        self._runner, self._grammars, self._drafter = runner, grammars, drafter
+        self._samplers = tuple(samplers)
         self._slot = Slot(context, prompt_cache=prompt_cache)
-        self._sampler: Sampler | None = None  # of the request that is served
+        self._sampler: Sampler | None = None  # of the request that is served, from its first token
+        self._hidden_sum: NDArray[np.float32] | None = None  # of the prompt that is embedded
 
     def add(self, request: GenerationRequest) -> None:
         """Queue it behind the others."""
+        missing = wanted_stages(request.sampling) - set(self._samplers)
+        if missing:
+            raise ValueError(
+                f"this server's chain of samplers leaves out {', '.join(sorted(missing))} "
+                f"(it has: {', '.join(self._samplers)})"
+            )
+        if request.grammar is not None and self._grammars is not None:
+            self._grammars.matcher(request.grammar)  # compiled once, and refused here if need be
         self._slot.add(request)
 
     def abort(self, request_id: str) -> None:
@@ -53,32 +89,116 @@ class QuantEngine:
         return self._slot.has_work()
 
     def step(self) -> Sequence[TokenOutput]:
-        """A chunk of prompt, which yields a token only if it was the last, or one more token."""
-        current = self._slot.current
-        if current is None:
-            current = self._slot.begin()
-            self._sampler = Sampler(current.request.sampling, current.request.prompt)
-        assert self._sampler is not None
-        logits = self._advance(current)
-        if logits is None:
-            return []
-        return [self._slot.answer(current, [self._sampler.sample(logits)])]
+        """A chunk of prompt, which yields a token only if it was the last, or tokens."""
+        current = self._slot.current or self._begin()
+        prompt = current.request.prompt
+        if current.computed >= len(prompt):
+            return [self._decode(current)]
+        if current.request.pooling is not None:
+            return self._embed(current)
+        if current.request.prompt_logprobs is not None:
+            return self._score(current, current.request.prompt_logprobs)
+        tokens = prompt[current.computed : current.computed + CHUNK_TOKENS]
+        is_last = current.computed + len(tokens) == len(prompt)
+        logits = self._runner.forward(tokens, current.computed, want_logits=is_last)
+        self._advance(current, tokens)
+        return [] if logits is None else [self._choose(current, logits[None])]
 
     def stats(self) -> EngineStats:
         """Counters since the start."""
         return self._slot.stats()
 
     def close(self) -> None:
-        """Stop the model's threads."""
+        """Stop the models' threads."""
         self._runner.close()
+        if self._drafter is not None:
+            self._drafter.close()
 
-    def _advance(self, current: ServedSequence) -> NDArray[np.float32] | None:
-        """Compute the next tokens of `current`; logits if they were the last there are."""
-        prompt = current.request.prompt
-        begin = current.computed
-        tokens = prompt[begin : begin + CHUNK_TOKENS] or current.generated[-1:]
+    def _begin(self) -> ServedSequence:
+        current = self._slot.begin()
+        self._sampler = self._hidden_sum = None
+        if self._drafter is not None:
+            self._drafter.begin(current.request.prompt)
+        return current
+
+    def _advance(self, current: ServedSequence, tokens: Sequence[int]) -> None:
         current.computed += len(tokens)
-        is_last = current.computed >= len(prompt)
-        logits = self._runner.forward(tokens, begin, want_logits=is_last)
         self._slot.cached(tokens)
-        return logits
+
+    def _decode(self, current: ServedSequence) -> TokenOutput:
+        """The token after the last one; with it, whatever was guessed right."""
+        last, begin = current.generated[-1], current.computed
+        drafts = self._guess(current)
+        if drafts:
+            logits = self._runner.forward_rows([last, *drafts], begin)
+        else:
+            row = self._runner.forward([last], begin)
+            assert row is not None
+            logits = row[None]
+        self._advance(current, [last])
+        return self._choose(current, logits, drafts)
+
+    def _guess(self, current: ServedSequence) -> Sequence[int]:
+        """At most as many tokens as the request may still generate after the next one."""
+        if self._drafter is None or current.left < 2:
+            return ()
+        return self._drafter.propose(min(current.left, ROWS) - 1)
+
+    def _choose(
+        self, current: ServedSequence, logits: Logits, drafts: Sequence[int] = ()
+    ) -> TokenOutput:
+        """A token from the first row; another from the next for each draft that it confirms."""
+        request, tokens = current.request, []
+        sampler = self._sampler = self._sampler or self._make_sampler(request, logits.shape[-1])
+        logprobs: list[TokenLogprob] = []
+        for row, draft in zip(logits, [*drafts, None], strict=True):
+            token = sampler.sample(row)
+            tokens.append(token)
+            if request.logprobs is not None:
+                logprobs.append(token_logprob(row, token, request.logprobs))
+            if token != draft or token in request.stop_token_ids or sampler.is_complete:
+                break
+            self._advance(current, [token])
+        if self._drafter is not None:
+            self._drafter.see(tokens)
+        return self._slot.answer(
+            current, tokens, logprobs=logprobs, is_complete=sampler.is_complete
+        )
+
+    def _make_sampler(self, request: GenerationRequest, vocab_size: int) -> Sampler:
+        matcher = None
+        if request.grammar is not None:
+            assert self._grammars is not None
+            matcher = self._grammars.matcher(request.grammar)
+        return Sampler(request, vocab_size, order=self._samplers, matcher=matcher)
+
+    def _score(self, current: ServedSequence, count: int) -> Sequence[TokenOutput]:
+        """A few tokens of the prompt, and how likely the model found what follows each."""
+        prompt, begin = current.request.prompt, current.computed
+        tokens = prompt[begin : begin + ROWS]
+        logits = self._runner.forward_rows(tokens, begin)
+        self._advance(current, tokens)
+        following = prompt[begin + 1 : begin + 1 + len(tokens)]
+        scores = [
+            token_logprob(row, token, count) for row, token in zip(logits, following, strict=False)
+        ]
+        outputs = [TokenOutput(current.request.request_id, (), prompt_logprobs=tuple(scores))]
+        if current.computed == len(prompt):
+            outputs.append(self._choose(current, logits[-1:]))
+        return outputs
+
+    def _embed(self, current: ServedSequence) -> Sequence[TokenOutput]:
+        """A chunk of a prompt that is embedded; the embedding after the last one."""
+        prompt, begin = current.request.prompt, current.computed
+        tokens = prompt[begin : begin + CHUNK_TOKENS]
+        hidden = self._runner.forward_hidden(tokens, begin)
+        self._advance(current, tokens)
+        if current.request.pooling == "last":
+            self._hidden_sum = hidden[-1]
+        else:
+            total = hidden.sum(0)
+            self._hidden_sum = total if self._hidden_sum is None else self._hidden_sum + total
+        if current.computed < len(prompt):
+            return []
+        length = float(np.linalg.norm(self._hidden_sum)) or 1.0
+        return [self._slot.embedded(current, (self._hidden_sum / length).tolist())]

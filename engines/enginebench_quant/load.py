@@ -3,16 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from enginebench.errors import UsageError
-from enginebench_models import Model
+from enginebench.errors import ModelError, UsageError
+from enginebench_models import Model, open_model
 from enginebench_models.cache import cache_folder
+from enginebench_openai.grammar import Grammars
+from enginebench_quant.drafts import Drafter, ModelDrafter, NgramDrafter
+from enginebench_quant.engine import QuantEngine
 from enginebench_quant.kernels.features import CpuLevel, choose_level
 from enginebench_quant.kernels.table import Kernels
 from enginebench_quant.model import QuantModel
 from enginebench_quant.options import QuantOptions
 
-__all__ = ["load_model"]
+__all__ = ["load_engine", "load_model"]
+
+NGRAM = "ngram"
+LEAST_DRAFT_P = 0.5  # a guess that the draft model finds less likely is not worth verifying
+
+
+def load_engine(model: Model, options: QuantOptions, *, log: Callable[[str], None]) -> QuantEngine:
+    """An engine on this CPU, with its drafter if one was asked for."""
+    if options.draft not in (None, NGRAM):
+        draft = _open_draft(str(options.draft), model)  # refused before anything is packed
+    runner = load_model(model, options, log=log)
+    drafter: Drafter | None = None
+    if options.draft is not None:
+        runner.prepare_rows()
+        drafter = NgramDrafter(options.draft_tokens)
+    if options.draft not in (None, NGRAM):
+        drafter = _model_drafter(draft, options, log)
+    return QuantEngine(
+        runner,
+        context=options.context,
+        prompt_cache=options.prompt_cache,
+        samplers=options.samplers,
+        grammars=Grammars(model.tokenizer, model.config.vocab_size),
+        drafter=drafter,
+    )
+
+
+def _open_draft(name: str, model: Model) -> Model:
+    draft = open_model(name)
+    own, other = model.tokenizer.pieces, draft.tokenizer.pieces
+    if own != other:
+        raise ModelError(
+            f"draft {name} has another vocabulary ({len(other)} tokens) than {model.info.name} "
+            f"({len(own)} tokens), so its guesses mean nothing there; take a smaller model of the "
+            f"same family, or draft={NGRAM}"
+        )
+    return draft
+
+
+def _model_drafter(draft: Model, options: QuantOptions, log: Callable[[str], None]) -> ModelDrafter:
+    context = min(options.context, draft.config.context_length)
+    runner = load_model(draft, replace(options, context=context), log=log)
+    return ModelDrafter(runner, most=options.draft_tokens, context=context, least_p=LEAST_DRAFT_P)
 
 
 def load_model(model: Model, options: QuantOptions, *, log: Callable[[str], None]) -> QuantModel:

@@ -18,22 +18,32 @@ from numpy.typing import NDArray
 from enginebench_models import Model, dequantize
 from enginebench_quant.buffers import Buffers
 from enginebench_quant.cache import KVCache
-from enginebench_quant.kernels.crew import Crew
+from enginebench_quant.kernels.crew import Crew, Program
+from enginebench_quant.kernels.reference import rms_norm
 from enginebench_quant.kernels.table import Kernels
 from enginebench_quant.memory import give_back_library
 from enginebench_quant.packed import PackedWeights
 from enginebench_quant.program import ProgramWriter
 
-__all__ = ["MAX_CHUNK_TOKENS", "QuantModel"]
+__all__ = ["MAX_CHUNK_TOKENS", "MAX_VERIFIED_TOKENS", "QuantModel"]
 
 MAX_CHUNK_TOKENS = 128
+MAX_VERIFIED_TOKENS = 8
+VERIFY_TILE_TOKENS = 4  # the fewer, the less is computed for nothing where drafts are short
 TILE_TOKENS = {"avx512_vnni": 8, "avx2": 4, "plain": 4}
 
 
 class QuantModel:
     """Computes logits of token sequences; positions below `position` come from the cache."""
 
-    def __init__(self, model: Model, kernels: Kernels, *, context: int, threads: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        kernels: Kernels,
+        *,
+        context: int,
+        threads: int,
+    ) -> None:
         config, level = model.config, kernels.level
         tile = TILE_TOKENS[level.name]
         self.config = config
@@ -46,17 +56,31 @@ class QuantModel:
         self._buffers = Buffers(
             config,
             max_tokens=MAX_CHUNK_TOKENS,
+            logits_rows=MAX_VERIFIED_TOKENS,
             tile=tile,
             lanes=level.lanes,
             capacity=self.cache.capacity,
             threads=threads,
         )
         self._frequencies = config.inverse_frequencies()
-        writer = ProgramWriter(
-            config, self._weights, self.cache, self._buffers, kernels, threads=threads, tile=tile
-        )
-        self._decode, self._prefill = writer.decode(), writer.prefill()
-        self._logits = writer.logits()
+
+        def writer(max_tokens: int, tile: int) -> ProgramWriter:
+            return ProgramWriter(
+                config,
+                self._weights,
+                self.cache,
+                self._buffers,
+                kernels,
+                threads=threads,
+                tile=tile,
+                max_tokens=max_tokens,
+            )
+
+        chunks = writer(MAX_CHUNK_TOKENS, tile)
+        self._decode, self._prefill = chunks.decode(), chunks.prefill()
+        self._logits = chunks.logits()
+        self._write_rows = writer(MAX_VERIFIED_TOKENS, VERIFY_TILE_TOKENS).verify
+        self._rows: Program | None = None
         kernels.report()
         give_back_library("libllvmlite")  # tens of MB, and nothing is compiled from here on
         self._weights.fill(self._crew)
@@ -93,6 +117,36 @@ class QuantModel:
             rows[0] = rows[row]
             self._crew.run(self._logits)
             yield self._read_logits()
+
+    def prepare_rows(self) -> None:
+        """Compile what `forward_rows` needs now, instead of at its first call."""
+        if self._rows is None:
+            self._rows = self._write_rows()
+
+    def forward_hidden(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
+        """Run at most MAX_CHUNK_TOKENS tokens; what the last layer and the last norm make of them.
+
+        (tokens, hidden size), in memory of its own.
+        """
+        self._place(tokens, position)
+        self._crew.run(self._prefill)
+        width = self.config.hidden_size
+        weight = self._weights.vector("output_norm.weight")
+        assert weight is not None
+        rows = self._buffers.x.floats[: len(tokens), :width]
+        return rms_norm(rows, weight[:width], self.config.rms_norm_eps)
+
+    def forward_rows(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
+        """Run at most MAX_VERIFIED_TOKENS tokens from `position` on, in one pass over the weights.
+
+        The logits of each, (tokens, vocabulary), are a view that the next call overwrites.
+        """
+        assert len(tokens) <= MAX_VERIFIED_TOKENS
+        self.prepare_rows()
+        assert self._rows is not None
+        self._place(tokens, position)
+        self._crew.run(self._rows)
+        return self._buffers.logits.floats[: len(tokens), : self.config.vocab_size]
 
     def close(self) -> None:
         """Stop the crew's threads."""

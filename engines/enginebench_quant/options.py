@@ -7,15 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from enginebench.errors import ModelError, UsageError
+from enginebench.errors import ModelError, UnknownNameError, UsageError
 from enginebench.types import Option, OptionValue
 
 if TYPE_CHECKING:
     from enginebench_models import ModelConfig
 
-__all__ = ["OPTIONS", "QuantOptions"]
+__all__ = ["CPU_OPTIONS", "OPTIONS", "SAMPLERS", "QuantOptions"]
 
 DEFAULT_CONTEXT: Final = 4096
+MOST_DRAFTED: Final = 7  # one less than what is verified in one pass
+SAMPLERS: Final = (
+    "penalties",
+    "dry",
+    "temperature",
+    "top_k",
+    "typical_p",
+    "top_p",
+    "min_p",
+    "xtc",
+)
 CPU_LEVELS: Final = ("auto", "avx512_vnni", "avx2", "plain")
 OPTIONS: Final = (
     Option(
@@ -33,7 +44,22 @@ OPTIONS: Final = (
         "instructions to use; auto: the best this CPU has",
         choices=CPU_LEVELS,
     ),
+    Option(
+        "draft",
+        str,
+        None,
+        "guess tokens ahead and verify several at once: ngram (what the text says again), or a "
+        "smaller model with the same vocabulary",
+    ),
+    Option("draft_tokens", int, 3, f"most tokens that are guessed ahead, up to {MOST_DRAFTED}"),
+    Option(
+        "samplers",
+        str,
+        ";".join(SAMPLERS),
+        "the samplers of the chain, in their order; a request that needs one left out is refused",
+    ),
 )
+CPU_OPTIONS: Final = ("threads", "cpu_level", "draft", "draft_tokens", "samplers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +70,9 @@ class QuantOptions:
     threads: int
     prompt_cache: bool
     cpu_level: str
+    draft: str | None = None
+    draft_tokens: int = 3
+    samplers: tuple[str, ...] = SAMPLERS
 
     @classmethod
     def resolve(cls, chosen: Mapping[str, OptionValue], config: ModelConfig) -> QuantOptions:
@@ -55,6 +84,9 @@ class QuantOptions:
             threads=_usable_cores() if threads is None else _at_least("threads", threads, 1),
             prompt_cache=bool(values["prompt_cache"]),
             cpu_level=str(values["cpu_level"]),
+            draft=None if values["draft"] is None else str(values["draft"]),
+            draft_tokens=_draft_tokens(values["draft_tokens"]),
+            samplers=_samplers(str(values["samplers"])),
         )
 
 
@@ -67,6 +99,23 @@ def _context(chosen: OptionValue | None, config: ModelConfig) -> int:
         what = "sliding window" if limit < config.context_length else "context"
         raise ModelError(f"context {context} is above the model's {what} of {limit}; lower it")
     return context
+
+
+def _draft_tokens(value: OptionValue | None) -> int:
+    count = _at_least("draft_tokens", value or 0, 1)
+    if count > MOST_DRAFTED:
+        raise UsageError(f"draft_tokens must be {MOST_DRAFTED} at most; got {count}")
+    return count
+
+
+def _samplers(value: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in value.split(";") if name.strip())
+    for name in names:
+        if name not in SAMPLERS:
+            raise UnknownNameError("sampler", name, SAMPLERS)
+        if names.count(name) > 1:
+            raise UsageError(f"samplers names {name} twice: {value}")
+    return names
 
 
 def _at_least(name: str, value: OptionValue, least: int) -> int:

@@ -1,7 +1,7 @@
 """The forward pass written down as programs for the crew: phases of kernel calls.
 
 One program computes a single token and its logits, one a chunk of prompt without logits, one the
-logits of a row. Buffers are owned here; nothing runs here.
+logits of a row, one a few tokens and the logits of each. Buffers are owned here; nothing runs here.
 """
 
 from __future__ import annotations
@@ -48,14 +48,15 @@ class ProgramWriter:
         *,
         threads: int,
         tile: int,
+        max_tokens: int,
     ) -> None:
         self._config, self._weights, self._cache = config, weights, cache
         self._buffers, self._kernels = buffers, kernels
-        self._threads, self._tile = threads, tile
+        self._threads, self._tile, self._max_tokens = threads, tile, max_tokens
 
     def decode(self) -> Program:
         """One token: all layers, then the logits."""
-        return Program([*self._layers(1), *self._head()])
+        return Program([*self._layers(1), *self._head(1)])
 
     def prefill(self) -> Program:
         """Up to `max_tokens` tokens through all layers."""
@@ -63,7 +64,11 @@ class ProgramWriter:
 
     def logits(self) -> Program:
         """The logits of row 0 of x."""
-        return Program(self._head())
+        return Program(self._head(1))
+
+    def verify(self) -> Program:
+        """Up to `max_tokens` tokens through all layers, and the logits of each."""
+        return Program([*self._layers(self._tile), *self._head(self._tile)])
 
     # ---- phases
 
@@ -92,15 +97,15 @@ class ProgramWriter:
             self._matmuls(b.gate, [(matrix("ffn_down"), b.x)], tile, accumulate=True),
         ]
 
-    def _head(self) -> list[list[Task]]:
+    def _head(self, tile: int) -> list[list[Task]]:
         b = self._buffers
         return [
-            self._norm("output_norm.weight", 1),
-            self._matmuls(b.normed, [(self._weights.head, b.logits)], 1),
+            self._norm("output_norm.weight", tile),
+            self._matmuls(b.normed, [(self._weights.head, b.logits)], tile),
         ]
 
     def _tokens(self, tile: int) -> int:
-        return 1 if tile == 1 else self._buffers.max_tokens
+        return 1 if tile == 1 else self._max_tokens
 
     def _norm(self, weight: str, tile: int) -> list[Task]:
         b, config = self._buffers, self._config
@@ -221,7 +226,7 @@ class ProgramWriter:
             "group": heads_in_group(config),
         }
         arguments = self._arguments(*(values[name] for name in ATTEND_ARGUMENTS))
-        count = -(-b.max_tokens // tile) * config.n_heads
+        count = -(-self._tokens(tile) // tile) * config.n_heads
         return self._split(self._kernels.attend(tile), arguments, count)
 
     def _attend_one(self, layer: int) -> list[Task]:

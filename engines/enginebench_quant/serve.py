@@ -9,7 +9,6 @@ from enginebench.types import OptionValue
 from enginebench_models import Model
 from enginebench_openai import serve_main
 from enginebench_openai.protocol import TokenEngine
-from enginebench_quant.engine import QuantEngine
 from enginebench_quant.gpu.visible import visible_gpus
 from enginebench_quant.options import OPTIONS, QuantOptions
 
@@ -23,10 +22,9 @@ def make_engine(model: Model, options: Mapping[str, OptionValue]) -> TokenEngine
         from enginebench_quant.gpu.load import load_engine
 
         return load_engine(model, resolved, options, log=_log)
-    from enginebench_quant.load import load_model
+    from enginebench_quant.load import load_engine as load_on_cpu
 
-    runner = load_model(model, resolved, log=_log)
-    return QuantEngine(runner, context=resolved.context, prompt_cache=resolved.prompt_cache)
+    return load_on_cpu(model, resolved, log=_log)
 
 
 def _log(message: str) -> None:

@@ -15,7 +15,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from enginebench_openai.protocol import EngineStats, FinishReason, GenerationRequest, TokenOutput
+from enginebench_openai.protocol import (
+    EngineStats,
+    FinishReason,
+    GenerationRequest,
+    TokenLogprob,
+    TokenOutput,
+)
 
 __all__ = ["ServedSequence", "Slot", "common_prefix"]
 
@@ -73,7 +79,7 @@ class Slot:
         """Serve the next one: keep what the cache shares with its prompt, less its last token."""
         request = self._waiting.popleft()
         shared = 0
-        if self._prompt_cache:
+        if self._prompt_cache and request.prompt_logprobs is None and request.pooling is None:
             shared = min(common_prefix(self.in_cache, request.prompt), len(request.prompt) - 1)
             self._queried_tokens += len(request.prompt)
             self._hit_tokens += shared
@@ -90,8 +96,18 @@ class Slot:
         """Forget all that the cache holds from position `count` on."""
         del self.in_cache[count:]
 
-    def answer(self, sequence: ServedSequence, tokens: Sequence[int]) -> TokenOutput:
-        """New tokens of `sequence`, up to where it ends; if it ends, the slot is free."""
+    def answer(
+        self,
+        sequence: ServedSequence,
+        tokens: Sequence[int],
+        *,
+        logprobs: Sequence[TokenLogprob] = (),
+        is_complete: bool = False,
+    ) -> TokenOutput:
+        """New tokens of `sequence`, up to where it ends; if it ends, the slot is free.
+
+        `is_complete`: nothing can follow the last of `tokens`, whatever it is.
+        """
         request, shown = sequence.request, []
         reason: FinishReason | None = None
         for token in tokens[: sequence.left]:
@@ -101,6 +117,8 @@ class Slot:
                 reason = "stop"
                 break
             shown.append(token)
+        if reason is None and is_complete:
+            reason = "stop"
         if reason is None and not sequence.left:
             reason = "length"
         if reason:
@@ -110,6 +128,14 @@ class Slot:
             tuple(shown),
             finish_reason=reason,
             cached_prompt_tokens=sequence.cached,
+            logprobs=tuple(logprobs[: len(shown)]),
+        )
+
+    def embedded(self, sequence: ServedSequence, embedding: Sequence[float]) -> TokenOutput:
+        """The answer to a prompt that is embedded; the slot is free."""
+        self.current = None
+        return TokenOutput(
+            sequence.request.request_id, (), finish_reason="stop", embedding=tuple(embedding)
         )
 
     def stats(self) -> EngineStats:

@@ -12,11 +12,9 @@ from enginebench.types import OptionValue
 from enginebench_models import Model
 from enginebench_quant.gpu.engine import GpuEngine
 from enginebench_quant.gpu.model import GpuModel
-from enginebench_quant.options import OPTIONS, QuantOptions
+from enginebench_quant.options import CPU_OPTIONS, OPTIONS, QuantOptions
 
 __all__ = ["load_engine"]
-
-CPU_OPTIONS = ("threads", "cpu_level")
 
 
 def load_engine(
@@ -47,6 +45,6 @@ def _refuse_cpu_options(chosen: Mapping[str, OptionValue]) -> None:
     for name in CPU_OPTIONS:
         if chosen.get(name, defaults[name]) != defaults[name]:
             raise UsageError(
-                f"{name} is about CPU kernels, and this process may use a GPU: leave {name} out, "
+                f"{name} is for the CPU engine, and this process may use a GPU: leave {name} out, "
                 "or run on hardware cpu"
             )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +39,43 @@ class CountingRunner:
         logits[(tokens[-1] + 1) % VOCABULARY] = 1
         return logits
 
+    def forward_rows(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
+        assert len(tokens) <= 8
+        rows = []
+        for index, token in enumerate(tokens):
+            row = self.forward([token], position + index)
+            assert row is not None
+            rows.append(row)
+        self.calls[-len(tokens) :] = [(position, len(tokens))]
+        return np.stack(rows)
+
+    def forward_hidden(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
+        self.forward(tokens, position, want_logits=False)
+        return np.array([[token, position + index] for index, token in enumerate(tokens)], "f4")
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Guesser:
+    """Guesses what the runner will say, wrongly where it was told to."""
+
+    def __init__(self, wrong: Sequence[bool]) -> None:
+        self.text: list[int] = []
+        self.wrong = list(wrong)
+        self.is_closed = False
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        self.text = list(prompt)
+
+    def see(self, tokens: Sequence[int]) -> None:
+        self.text += tokens
+
+    def propose(self, count: int) -> Sequence[int]:
+        right = [(self.text[-1] + 1 + index) % VOCABULARY for index in range(count)]
+        wrong = self.wrong[len(self.text) % len(self.wrong) :] + [False] * count
+        return [token + is_wrong for token, is_wrong in zip(right, wrong, strict=False)]
+
     def close(self) -> None:
         self.is_closed = True
 
@@ -61,7 +100,7 @@ def answers(outputs: Sequence[TokenOutput]) -> dict[str, list[int]]:
     return found
 
 
-def make_engine(**options: bool) -> tuple[QuantEngine, CountingRunner]:
+def make_engine(**options: Any) -> tuple[QuantEngine, CountingRunner]:
     runner = CountingRunner()
     return QuantEngine(runner, context=400, **options), runner
 
@@ -127,6 +166,77 @@ def test_without_the_prompt_cache_all_is_computed() -> None:
     assert engine.stats().prefix_cache_queried_tokens_total is None
 
 
+def test_guesses_are_verified_in_one_pass_and_the_right_ones_kept() -> None:
+    engine, runner = make_engine(drafter=Guesser([False]))
+    engine.add(request("a", [1, 2, 3], max_tokens=10))
+    outputs = finish(engine)
+    assert [output.token_ids for output in outputs] == [
+        (4,),
+        (5, 6, 7, 8, 9, 10, 11, 12),
+        (13,),
+    ]
+    assert runner.calls == [(0, 3), (3, 8), (11, 1)]
+
+
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=9),
+    st.lists(st.integers(0, 5), min_size=1, max_size=9),
+    st.integers(1, 30),
+    st.sets(st.integers(0, 20), max_size=2),
+)
+def test_guesses_right_or_wrong_change_no_answer(
+    wrong: list[bool], prompt: list[int], max_tokens: int, stop: set[int]
+) -> None:
+    """Nor what the cache holds for the next prompt."""
+    answered = []
+    for drafter in (None, Guesser(wrong)):
+        engine, runner = make_engine(drafter=drafter)
+        for name in "ab":
+            engine.add(request(name, prompt, max_tokens, sorted(stop)))
+            outputs = finish(engine)
+        said = [*prompt, *answers(outputs)["b"]]
+        held = engine._slot.in_cache
+        assert held == runner.cache[: len(held)] == said[: len(held)]
+        answered.append((answers(outputs), outputs[-1].finish_reason, engine.stats()))
+    assert answered[0] == answered[1]
+
+
+def test_logprobs_of_prompt_and_output() -> None:
+    engine, runner = make_engine()
+    asked = replace(request("a", range(20), max_tokens=2), logprobs=1, prompt_logprobs=0)
+    engine.add(asked)
+    outputs = finish(engine)
+    scores = [score for output in outputs for score in output.prompt_logprobs]
+    assert [score.token_id for score in scores] == list(range(1, 20))
+    assert runner.calls[:3] == [(0, 8), (8, 8), (16, 4)]
+    best = 1 - np.log(49 + np.e)
+    assert all(score.logprob == pytest.approx(best) for score in scores)
+    found = [entry for output in outputs for entry in output.logprobs]
+    assert [entry.token_id for entry in found] == [20, 21] == [entry.top[0][0] for entry in found]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_a_prompt_is_embedded_chunk_by_chunk_whatever_the_cache_holds(pooling: Any) -> None:
+    engine, runner = make_engine()
+    prompt = [3] * 200
+    for name in "ab":
+        engine.add(replace(request(name, prompt, max_tokens=0), pooling=pooling))
+    outputs = finish(engine)
+    direction = np.array([3.0, 99.5 if pooling == "mean" else 199.0])
+    for output in outputs:
+        assert output.embedding == pytest.approx(direction / np.linalg.norm(direction), rel=1e-5)
+        assert output.finish_reason == "stop" and not output.token_ids
+    assert runner.calls == [(0, 128), (128, 72)] * 2
+
+
+def test_a_sampler_that_the_chain_leaves_out_is_refused_by_name() -> None:
+    engine, _ = make_engine(samplers=("top_k", "temperature"))
+    sampling = SamplingParams(top_p=0.5, top_k=3)
+    with pytest.raises(ValueError, match="leaves out top_p"):
+        engine.add(replace(request("a", [1]), sampling=sampling))
+    engine.add(replace(request("b", [1]), sampling=replace(sampling, top_p=1.0)))
+
+
 def test_abort_while_waiting_and_while_running() -> None:
     engine, _ = make_engine()
     for name in "abc":
@@ -148,10 +258,11 @@ def test_what_never_fits_is_refused() -> None:
     assert not engine.has_work()
 
 
-def test_close_reaches_the_runner() -> None:
-    engine, runner = make_engine()
+def test_close_reaches_the_runner_and_the_drafter() -> None:
+    guesser = Guesser([False])
+    engine, runner = make_engine(drafter=guesser)
     engine.close()
-    assert runner.is_closed
+    assert runner.is_closed and guesser.is_closed
 
 
 @given(

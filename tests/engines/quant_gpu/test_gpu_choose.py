@@ -6,9 +6,11 @@ import torch
 from packed_cases import relative_error
 
 from enginebench_openai.protocol import SamplingParams
+from enginebench_quant import candidates
+from enginebench_quant.candidates import Candidates
 from enginebench_quant.gpu.program import lowest_kept
 from enginebench_quant.kernels.gpu import choose, reference
-from enginebench_quant.sampler import Sampler
+from enginebench_quant.penalties import TokenPenalties
 
 NO_BAR = -torch.inf
 
@@ -79,10 +81,10 @@ def test_scaled_logits_are_those_of_the_cpu_sampler(settings, device) -> None:
         presence_penalty=presence,
         frequency_penalty=frequency,
     )
-    sampler = Sampler(params, [1, 2])
-    sampler._seen.update(generated)
-    sampler._generated.update(generated)
-    cpu = sampler._penalized(case.logits.cpu().numpy()) / (heat or 1)
+    penalties = TokenPenalties(params, [1, 2], 300)
+    for token in generated:
+        penalties.see(token)
+    cpu = penalties(Candidates.of(case.logits.cpu().numpy())).logits / (heat or 1)
     assert np.allclose(found.cpu().numpy(), cpu, rtol=1e-5, atol=1e-6)
 
 
@@ -119,10 +121,6 @@ def test_nothing_below_the_bar_is_chosen(device) -> None:
 def test_the_bar_keeps_what_the_cpu_sampler_keeps(top_k, top_p, min_p, device) -> None:
     x = torch.randn(50, device=device) * 2
     bar = lowest_kept(x, torch.tensor([top_k, top_p, min_p], device=device))
-    params = SamplingParams(temperature=1, top_k=top_k or None, top_p=top_p, min_p=min_p)
-    probabilities = x.softmax(0).cpu().numpy()
-    if top_k:
-        probabilities[np.argsort(-probabilities)[top_k:]] = 0
-        probabilities /= probabilities.sum()
-    Sampler(params, [])._drop_tail(probabilities)
-    assert torch.equal((x >= bar).cpu(), torch.from_numpy(probabilities > 0))
+    left = candidates.top_k(Candidates.of(x.cpu().numpy()), top_k or 50)
+    left = candidates.min_p(candidates.top_p(left, top_p), min_p)
+    assert (x >= bar).nonzero()[:, 0].tolist() == left.tokens.tolist()

@@ -54,5 +54,5 @@ def test_asking_for_gpus_imports_no_torch() -> None:
 
 @pytest.mark.parametrize("chosen", [{"threads": 2}, {"cpu_level": "avx2"}])
 def test_options_of_the_cpu_are_refused_on_a_gpu(chosen) -> None:
-    with pytest.raises(UsageError, match=f"{next(iter(chosen))} is about CPU kernels"):
+    with pytest.raises(UsageError, match=f"{next(iter(chosen))} is for the CPU engine"):
         load_engine(None, None, chosen, log=print)  # type: ignore[arg-type]

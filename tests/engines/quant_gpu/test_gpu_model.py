@@ -15,6 +15,7 @@ from packed_cases import relative_error
 from enginebench.errors import ModelError
 from enginebench_models import GGMLType, Model, open_model
 from enginebench_openai.protocol import GenerationRequest, SamplingParams, TokenEngine
+from enginebench_quant.candidates import Candidates
 from enginebench_quant.engine import QuantEngine
 from enginebench_quant.gpu.engine import GpuEngine
 from enginebench_quant.gpu.model import GpuModel
@@ -27,7 +28,7 @@ from enginebench_quant.kernels.gpu.planes import Planes, values
 from enginebench_quant.kernels.reference import forward
 from enginebench_quant.kernels.table import Kernels
 from enginebench_quant.model import QuantModel
-from enginebench_quant.sampler import Sampler
+from enginebench_quant.penalties import TokenPenalties
 
 _SPEC = importlib.util.spec_from_file_location(
     "quant_models", Path(__file__).parents[1] / "quant" / "quant_models.py"
@@ -145,10 +146,11 @@ def penalized_logits(
 ) -> np.ndarray:
     shape = quant_models.reference_shape(model.config)
     weights = quant_models.reference_weights(model)
-    sampler = Sampler(sampling, prompt)
-    sampler._seen.update(generated)
-    sampler._generated.update(generated)
-    return sampler._penalized(forward(shape, weights, np.array([*prompt, *generated]))[-1])
+    penalties = TokenPenalties(sampling, prompt, model.config.vocab_size)
+    for token in generated:
+        penalties.see(token)
+    logits = forward(shape, weights, np.array([*prompt, *generated]))[-1]
+    return penalties(Candidates.of(logits)).logits
 
 
 def test_sampling_with_filters_is_repeatable() -> None:
