@@ -10,19 +10,41 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
 import torch
 
 from enginebench.types import OptionValue
 from enginebench_models import Model
-from enginebench_openai.protocol import EngineStats, Feature, GenerationRequest, TokenOutput
+from enginebench_openai.grammar import Grammars
+from enginebench_openai.protocol import (
+    EngineStats,
+    Feature,
+    GenerationRequest,
+    TokenLogprob,
+    TokenOutput,
+)
 from enginebench_paged import sequence as sequences
 from enginebench_paged.config import resolve
 from enginebench_paged.runner import Launched, Runner
 from enginebench_paged.scheduler import Scheduler, SchedulerConfig
+from enginebench_paged.scores import Logprobs, Scores
+from enginebench_paged.step import StepPlan
 from enginebench_paged.threads import thread_count
 
 __all__ = ["PagedEngine"]
+
+_FEATURES: Final = frozenset(
+    {
+        Feature.LOGIT_BIAS,
+        Feature.MIN_TOKENS,
+        Feature.LOGPROBS,
+        Feature.PROMPT_LOGPROBS,
+        Feature.GRAMMAR,
+        Feature.EMBEDDINGS,
+    }
+)
 
 
 class PagedEngine:
@@ -33,9 +55,11 @@ class PagedEngine:
         config = resolve(options, model.config, _device())
         self.config = config
         self.context_length = config.context_length
-        self.features: frozenset[Feature] = frozenset()
+        self.features = _FEATURES
         self._vocab_size = model.config.vocab_size
         self._runner = Runner(model, config)
+        self._grammars = Grammars(model.tokenizer, model.config.vocab_size)
+        self._following_grammars: set[str] = set()
         self._scheduler = Scheduler(
             SchedulerConfig(
                 num_blocks=self._runner.cache.num_blocks,
@@ -64,11 +88,17 @@ class PagedEngine:
         seed = request.sampling.seed
         if seed is None:
             seed = random.getrandbits(63)
-        self._scheduler.add(sequences.Sequence(request, _as_int64(seed)))
+        if request.pooling is not None:  # the token drawn after the prompt is nobody's
+            request = replace(request, max_tokens=1)
+        matcher = None if request.grammar is None else self._grammars.matcher(request.grammar)
+        self._scheduler.add(sequences.Sequence(request, _as_int64(seed), matcher))
+        if matcher is not None:
+            self._following_grammars.add(request.request_id)
 
     def abort(self, request_id: str) -> None:
         """Forget a request; unknown ids are ignored."""
         self._scheduler.abort(request_id)
+        self._forget(request_id)
 
     def has_work(self) -> bool:
         """Whether anything is to be computed or fetched."""
@@ -79,7 +109,7 @@ class PagedEngine:
         plan = self._scheduler.schedule()
         if plan is not None:
             self._launched.append(self._runner.launch(plan))
-        ahead = 1 if plan is not None and self.config.schedule_ahead else 0
+        ahead = 1 if plan is not None and self._schedules_ahead() else 0
         outputs: list[TokenOutput] = []
         while len(self._launched) > ahead:
             outputs += self._take(self._launched.popleft())
@@ -107,16 +137,64 @@ class PagedEngine:
             self._launched.popleft().wait()
         self._runner.close()
 
+    def _schedules_ahead(self) -> bool:
+        """What a grammar allows next is known only when the last token is."""
+        return self.config.schedule_ahead and not self._following_grammars
+
+    def _forget(self, request_id: str) -> None:
+        self._following_grammars.discard(request_id)
+        self._runner.forget(request_id)
+
     def _take(self, launched: Launched) -> list[TokenOutput]:
-        return [
+        plan, scores = launched.plan, launched.scores
+        drawn = {} if scores.drawn is None else _by_request(plan, scores.drawn)
+        prompts = _prompt_logprobs(plan, scores)
+        outputs = [
             TokenOutput(
                 request_id=sequence.request.request_id,
                 token_ids=() if token is None else (token,),
                 finish_reason=sequence.finish_reason,
                 cached_prompt_tokens=sequence.cached_prompt_tokens,
+                logprobs=() if token is None else drawn.get(sequence.request.request_id, ()),
+                prompt_logprobs=prompts.pop(sequence.request.request_id, ()),
+                embedding=_embedding(scores, sequence.request.request_id),
             )
-            for sequence, token in self._scheduler.commit(launched.plan, launched.wait())
+            for sequence, token in self._scheduler.commit(plan, launched.wait())
         ]
+        for output in outputs:
+            if output.finish_reason is not None:
+                self._forget(output.request_id)
+        return [
+            *(TokenOutput(name, (), prompt_logprobs=of) for name, of in prompts.items()),
+            *outputs,
+        ]
+
+
+def _by_request(plan: StepPlan, drawn: Logprobs) -> dict[str, tuple[TokenLogprob, ...]]:
+    """What was asked of the tokens drawn; the most that anybody asked for was computed."""
+    sampling = [piece.sequence.request for piece in plan.pieces if piece.samples]
+    return {
+        request.request_id: (replace(score, top=score.top[: request.logprobs]),)
+        for request, score in zip(sampling, drawn.wait(), strict=True)
+        if request.logprobs is not None
+    }
+
+
+def _prompt_logprobs(plan: StepPlan, scores: Scores) -> dict[str, tuple[TokenLogprob, ...]]:
+    """What is new of each prompt: a prompt computed again after a preemption says nothing twice."""
+    found: dict[str, tuple[TokenLogprob, ...]] = {}
+    for piece in plan.pieces if scores.prompts else ():
+        sequence, name = piece.sequence, piece.sequence.request.request_id
+        if name in scores.prompts and sequence.finish_reason is None:
+            part = scores.prompts[name]
+            logprobs = part.wait()
+            found[name] = tuple(logprobs[sequence.scored - part.first :])
+            sequence.scored = max(sequence.scored, part.first + len(logprobs))
+    return {name: logprobs for name, logprobs in found.items() if logprobs}
+
+
+def _embedding(scores: Scores, name: str) -> tuple[float, ...] | None:
+    return tuple(scores.embeddings[name].wait()) if name in scores.embeddings else None
 
 
 def _device() -> torch.device:

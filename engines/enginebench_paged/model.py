@@ -42,7 +42,11 @@ class Transformer:
 
         `tables` holds the block table of every slot; `token_ids` are those of `x`, made complete.
         """
-        return self.weights.head(self.hidden(token_ids, x, tables, cache))
+        return self.head(self.hidden(token_ids, x, tables, cache))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (S, vocab_size) of what `hidden` returned."""
+        return self.weights.head(hidden)
 
     def hidden(
         self, token_ids: Tensor, x: StepInputs[Tensor], tables: Tensor, cache: KVCache

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from enginebench_openai.protocol import SamplingParams
-from enginebench_paged.kernels import ops
+from enginebench_paged.kernels import ops, reference
 from enginebench_paged.sequence import Sequence
 from enginebench_paged.transfer import upload
 
@@ -63,14 +63,20 @@ class Sampler:
         """Whether any of them needs `sample_penalized`."""
         return any(self._penalized[slot] for slot in slots)
 
-    def sample(self, logits: Tensor, slots: Tensor, positions: Tensor) -> Tensor:
-        """A token (S,) for each row of logits (S, V); can be captured in a graph."""
-        heat, top_p, min_p = self._floats[:3].index_select(1, slots)
-        return ops.sample(
-            logits, heat, self._top_k[slots], top_p, min_p, self._seeds[slots], positions
-        )
+    def sample(
+        self, logits: Tensor, slots: Tensor, positions: Tensor, *, plain: bool = False
+    ) -> Tensor:
+        """A token (S,) for each row of logits (S, V); can be captured in a graph.
 
-    def sample_penalized(self, logits: Tensor, slots: Tensor, positions: Tensor) -> Tensor:
+        `plain`: in torch on any device, for logits that hold -inf.
+        """
+        draw = reference.sample if plain else ops.sample
+        heat, top_p, min_p = self._floats[:3].index_select(1, slots)
+        return draw(logits, heat, self._top_k[slots], top_p, min_p, self._seeds[slots], positions)
+
+    def sample_penalized(
+        self, logits: Tensor, slots: Tensor, positions: Tensor, *, plain: bool = False
+    ) -> Tensor:
         """The same with penalties, remembering what was drawn."""
         said = self._history()
         counts = said.counts[slots]
@@ -79,7 +85,7 @@ class Sampler:
         scaled = torch.where(values > 0, values / repetition, values * repetition)
         values = torch.where((counts > 0) | said.prompted[slots], scaled, values)
         values = values - frequency * counts - presence * (counts > 0)
-        tokens = self.sample(values, slots, positions)
+        tokens = self.sample(values, slots, positions, plain=plain)
         said.counts[slots, tokens] += 1
         return tokens
 

@@ -211,7 +211,7 @@ class Scheduler:
 
     def _acquire_hits(self, sequence: Sequence) -> list[int]:
         """Hold the cached blocks of its prefix, never of its last token: that is computed."""
-        if not self.config.prefix_cache:
+        if not self.config.prefix_cache or sequence.needs_all_positions:
             return []
         self._extend_hashes(sequence)
         return self.pool.acquire_prefix(
@@ -237,11 +237,16 @@ class Scheduler:
 
     def _append(self, sequence: Sequence, token: int) -> int | None:
         sequence.in_flight -= 1
-        if token in sequence.request.stop_token_ids:
+        if token in sequence.request.stop_token_ids or sequence.request.pooling is not None:
             sequence.finish_reason = "stop"
             return None
         sequence.tokens.append(token)
         self.counters.generated_tokens += 1
+        if sequence.matcher is not None:
+            sequence.matcher.accept(token)
+            if sequence.matcher.finished:
+                sequence.finish_reason = "stop"
+                return token
         if len(sequence.tokens) == sequence.max_length:
             sequence.finish_reason = "length"
         return token

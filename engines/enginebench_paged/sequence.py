@@ -7,7 +7,12 @@ lengths only.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from enginebench_openai.protocol import FinishReason, GenerationRequest
+
+if TYPE_CHECKING:
+    from enginebench_openai.grammar import GrammarMatcher
 
 __all__ = ["Sequence"]
 
@@ -22,28 +27,39 @@ class Sequence:
     hashes        chain hashes of the leading full blocks of `tokens`
     registered    leading blocks that were offered to the prefix cache
     slot          stable index of its state on the device; None while it waits
+    matcher       where its output stands in the request's grammar, if it has one
+    scored        leading positions of the prompt whose logprobs were given out
+    asks          whether it asks for more than tokens from the bare logits; most do not
     seed          fixed for the request's life, so that a preemption changes nothing
     """
 
     __slots__ = (
         "admitted",
+        "asks",
         "blocks",
         "cached_prompt_tokens",
         "computed",
         "finish_reason",
         "hashes",
         "in_flight",
+        "matcher",
         "prompt_length",
         "registered",
         "request",
+        "scored",
         "seed",
         "slot",
         "tokens",
     )
 
-    def __init__(self, request: GenerationRequest, seed: int = 0) -> None:
+    def __init__(
+        self, request: GenerationRequest, seed: int = 0, matcher: GrammarMatcher | None = None
+    ) -> None:
         self.request = request
         self.seed = seed
+        self.matcher = matcher
+        self.scored = 1  # nothing precedes the first token
+        self.asks = self.needs_all_positions or self.is_constrained or request.logprobs is not None
         self.tokens = list(request.prompt)
         self.prompt_length = len(self.tokens)
         self.in_flight = 0
@@ -65,6 +81,17 @@ class Sequence:
     def max_length(self) -> int:
         """Tokens that it can ever have."""
         return self.prompt_length + self.request.max_tokens
+
+    @property
+    def needs_all_positions(self) -> bool:
+        """Whether every position of the prompt must be computed, whatever a cache holds."""
+        return self.request.prompt_logprobs is not None or self.request.pooling is not None
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether it says anything about single tokens."""
+        request = self.request
+        return bool(self.matcher or request.min_tokens or request.sampling.logit_bias)
 
     @property
     def todo(self) -> int:

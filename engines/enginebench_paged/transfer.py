@@ -35,9 +35,9 @@ class Download:
         self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._event.record()
 
-    def wait(self) -> list[int]:
+    def wait(self) -> list[Any]:
         """The values, as soon as they are there."""
         if self._event is not None:
             self._event.synchronize()
-        values: list[int] = self._host.tolist()
+        values: list[Any] = self._host.tolist()
         return values
