@@ -36,6 +36,12 @@ from enginebench_quant.kernels.gpu import attention_decode, dependent_launch
 from enginebench_quant.kernels.gpu.configs import ProductConfig, product_config
 from enginebench_quant.kernels.gpu.planes import FORMATS, Planes
 from enginebench_quant.kernels.gpu.product import _halved, gate_up, product
+from enginebench_quant.kernels.gpu.vector import (
+    PACKED_HEADS,
+    empty_vector,
+    pack_vector,
+    packs_inner,
+)
 
 MODELS = {  # synthetic name; llama.cpp's decode and prefill tok/s on an H100; our targets
     "8B-Q4_K_M": ("llama-3.1-8b@q4_k_m", 269.7, 9787, 430, 15000),
@@ -103,7 +109,12 @@ def time_products(chosen: str, bench: Bench, ceilings: Ceilings) -> None:
             for seed in range(1 if bench.warm else min(24, sets_to_rotate(n_bytes)))
         ]
         x, norm = torch.randn(2, columns, device="cuda")
-        out = torch.zeros(rows[0] if is_gate_up else sum(rows), device="cuda")
+        out: Any = torch.zeros(rows[0] if is_gate_up else sum(rows), device="cuda")
+        if name.endswith((" o", " down")):
+            pack_vector(x, packed := empty_vector(columns, x.device))
+            x = packed
+        if is_gate_up and packs_inner(rows[0], x.device):
+            out = empty_vector(rows[0], x.device)
 
         add = name.endswith((" o", " down"))
 
@@ -151,12 +162,13 @@ def time_attention(bench: Bench, ceilings: Ceilings) -> None:
             qkv = torch.randn((heads + 2 * kv_heads) * dim, device="cuda")
             cos_sin = torch.randn(4096, dim, device="cuda")
             position = torch.tensor([context], dtype=torch.int32, device="cuda")
-            out = torch.zeros(heads * dim, device="cuda")
+            out = empty_vector(heads * dim, torch.device("cuda", 0))
+            assert dim in PACKED_HEADS
             found = {}
             for at_once in sorted({group, max(1, group // 2), max(1, group // 4), 1}):
                 if group % at_once:
                     continue
-                for splits in (1, 2, 4, 8, 16, 32):
+                for splits in (2, 3, 5, 8, 9, 16, 17, 32):
                     if splits * heads // at_once > 1056:
                         continue
                     work = attention_decode.AttentionWorkspace(

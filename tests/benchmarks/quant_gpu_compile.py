@@ -74,9 +74,17 @@ def products() -> Iterator[Build]:
             "BLOCKS": blocks, "BT": triton.next_power_of_2(blocks), "R": config.rows,
             "BITS": upper.bits, "SCALES": upper.scales, "ZERO": upper.zero,
             "BELOW": len(kinds) == 2, "BELOW_BITS": lower.bits, "BELOW_SCALES": lower.scales,
-            "BELOW_ZERO": lower.zero, "NORM": norm, "BIAS": False, "ADD": not norm, "NATIVE": True,
+            "BELOW_ZERO": lower.zero, "NORM": norm, "BIAS": False, "ADD": not norm,
+            "PACKED": not norm, "NATIVE": True,
         }  # fmt: skip
-        types = vectors | plane_types("", kinds[0]) | plane_types("below_", kinds[-1])
+        packed = {} if norm else {"x": "*i32"}
+        types = (
+            vectors
+            | packed
+            | {"x_scales": "*fp32", "x_sums": "*i32"}
+            | plane_types("", kinds[0])
+            | plane_types("below_", kinds[-1])
+        )
         yield Build(
             f"{label} {'+'.join(kinds)}", product._product_kernel, types, constants,
             {"num_warps": config.num_warps}, ("programs", "below_programs"),
@@ -91,11 +99,19 @@ def products() -> Iterator[Build]:
             "BLOCKS": blocks, "BT": triton.next_power_of_2(blocks), "R": config.rows,
             "BITS": form.bits, "SCALES": form.scales, "ZERO": form.zero,
             "UP_BITS": form.bits, "UP_SCALES": form.scales, "UP_ZERO": form.zero, "NATIVE": True,
+            "UNIT": 32 if rows > 4000 else config.rows, "PACKED": rows > 4000,
         }  # fmt: skip
-        types = vectors | plane_types("", kind) | plane_types("up_", kind)
+        packed = {"out": "*i32"} if rows > 4000 else {}
+        types = (
+            vectors
+            | packed
+            | {"out_scales": "*fp32", "out_sums": "*i32"}
+            | plane_types("", kind)
+            | plane_types("up_", kind)
+        )
         yield Build(
             f"{label} gate_up {kind}", product._gate_up_kernel, types, constants,
-            {"num_warps": config.num_warps}, ("programs",),
+            {"num_warps": config.num_warps}, ("programs", "units"),
         )  # fmt: skip
 
 
@@ -125,13 +141,12 @@ def attention() -> Iterator[Build]:
         constants = {
             "N_HEADS": heads, "N_KV_HEADS": kv_heads, "HEADS": at_once, "HEADS_PAD": 16,
             "HALF": dim // 2, "HALF_PAD": dim // 2, "D_PAD": dim, "TILE": attention_decode._TILE,
-            "SPLITS": 8, "SPLITS_PAD": 8, "NORMED": False,
+            "SPLITS": 17, "SPLITS_PAD": 32, "NORMED": False, "PACKED": True,
         }  # fmt: skip
-        options = {"num_warps": 4, "num_stages": 2}
+        options = {"num_warps": 4, "num_stages": 1}
+        decode = {"qkv": "*fp32", "out": "*i32", "out_scales": "*fp32", "out_sums": "*i32"}
         kernel = attention_decode._decode_kernel
-        yield Build(
-            f"decode {label}", kernel, types | {"qkv": "*fp32", "out": "*fp32"}, constants, options
-        )
+        yield Build(f"decode {label}", kernel, types | decode, constants, options)
         constants = {
             "N_HEADS": heads, "GROUP": heads // kv_heads, "D": dim, "D_PAD": dim, "ROWS": 128,
             "TILE": 64,

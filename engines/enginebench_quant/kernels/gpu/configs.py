@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 import triton
 
-__all__ = ["ProductConfig", "attention_splits", "multiprocessors", "product_config"]
+from enginebench_quant.kernels.gpu.device import multiprocessors
+
+__all__ = ["ProductConfig", "attention_splits", "product_config"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +23,6 @@ class ProductConfig:
     rows: int
     num_warps: int
     programs_per_sm: int
-
-
-def multiprocessors(device: torch.device) -> int:
-    """How many the device has; a CPU (Triton's interpreter) counts as 4."""
-    if device.type != "cuda":
-        return 4
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def product_config(rows: int, blocks: int) -> ProductConfig:
@@ -46,5 +41,5 @@ def product_config(rows: int, blocks: int) -> ProductConfig:
 
 def attention_splits(device: torch.device, groups: int, context: int, tile: int) -> int:
     """Into how many parts a context is cut when `groups` groups of heads attend to it."""
-    wanted = triton.cdiv(multiprocessors(device), groups)
+    wanted = triton.cdiv(2 * multiprocessors(device), groups)
     return max(1, min(wanted, triton.cdiv(context, tile), 32))
