@@ -33,7 +33,7 @@ def product_config(rows: int, blocks: int) -> ProductConfig:
     if tile <= 64:
         return ProductConfig(8, 4, 5)
     if tile <= 128:
-        return ProductConfig(8, 4, 3)
+        return ProductConfig(8, 4, 5 if rows <= 4096 else 3)
     if tile <= 256:
         return ProductConfig(2, 4, 5)
     return ProductConfig(4, 8, 2) if blocks <= 384 else ProductConfig(2, 8, 2)

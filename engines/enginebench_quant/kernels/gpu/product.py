@@ -97,12 +97,13 @@ def _walk(
     for first in tl.range(program * R, rows, programs * R):
         current = tile
         tile = _tile_at(planes, first + programs * R, rows, zero, BLOCKS, BT, R, BITS, SCALES)
-        y = tile_product(current, v, R, BITS, SCALES, ZERO, NATIVE) * factor
         row = first + tl.arange(0, R)
+        base = tl.zeros((R,), tl.float32)  # asked for before the product, to hide its latency
         if BIAS:
-            y += tl.load(bias + row, mask=row < rows, other=0.0)
+            base += tl.load(bias + row, mask=row < rows, other=0.0)
         if ADD:
-            y += tl.load(out + row, mask=row < rows, other=0.0)
+            base += tl.load(out + row, mask=row < rows, other=0.0)
+        y = base + tile_product(current, v, R, BITS, SCALES, ZERO, NATIVE) * factor
         tl.store(out + row, y, mask=row < rows)
 
 
@@ -246,8 +247,9 @@ def gate_up(
 
 
 def _halved(config: ProductConfig) -> ProductConfig:
-    """Two matrices at a time take twice the registers."""
-    return ProductConfig(max(2, config.rows // 2), config.num_warps, config.programs_per_sm)
+    """Two matrices at a time: half the rows of each, and a third more programs fit then."""
+    rows = max(2, config.rows // 2)
+    return ProductConfig(rows, config.num_warps, config.programs_per_sm * 4 // 3)
 
 
 def _shares(groups: list[int], sizes: list[int], most: int) -> list[int]:
