@@ -33,9 +33,9 @@ from enginebench_openai.protocol import GenerationRequest, SamplingParams
 from enginebench_quant.gpu.engine import GpuEngine
 from enginebench_quant.gpu.model import GpuModel
 from enginebench_quant.kernels.gpu import attention_decode, dependent_launch
-from enginebench_quant.kernels.gpu.configs import ProductConfig, product_config
-from enginebench_quant.kernels.gpu.planes import FORMATS, Planes
-from enginebench_quant.kernels.gpu.product import _halved, gate_up, product
+from enginebench_quant.kernels.gpu.configs import ProductConfig, gate_up_config, product_config
+from enginebench_quant.kernels.gpu.planes import BLOCK, FORMATS, Planes
+from enginebench_quant.kernels.gpu.product import gate_up, product
 from enginebench_quant.kernels.gpu.vector import (
     PACKED_HEADS,
     empty_vector,
@@ -100,10 +100,14 @@ def time_products(chosen: str, bench: Bench, ceilings: Ceilings) -> None:
         if product_group(name, kinds) != chosen:
             continue
         is_gate_up = "gate_up" in name
-        own = product_config(sum(rows), columns // 32)
-        own = _halved(own) if is_gate_up else own
         sizes = [random_planes(k, r, columns, 0) for k, r in zip(kinds, rows, strict=True)]
         n_bytes = sum(planes.n_bytes for planes in sizes)
+        is_super = sizes[0].format.file_values > BLOCK
+        own = (
+            gate_up_config(columns // 32, is_super=is_super)
+            if is_gate_up
+            else product_config(sum(rows), columns // 32)
+        )
         sets = [
             [random_planes(k, r, columns, seed) for k, r in zip(kinds, rows, strict=True)]
             for seed in range(1 if bench.warm else min(24, sets_to_rotate(n_bytes)))

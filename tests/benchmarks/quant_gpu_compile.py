@@ -30,7 +30,7 @@ from enginebench_quant.kernels.gpu import (
     expand,
     product,
 )
-from enginebench_quant.kernels.gpu.planes import FORMATS
+from enginebench_quant.kernels.gpu.planes import BLOCK, FORMATS
 
 SCALE_TYPES = {"d": "*fp16", "dm": "*i32", "k": "*i16", "k16": "*i16"}
 
@@ -93,8 +93,8 @@ def products() -> Iterator[Build]:
         ("8B", "Q4_K", 14336, 128), ("8B", "Q8_0", 14336, 128), ("3B", "Q4_K", 11008, 64),
         ("135M", "Q4_1", 1536, 18), ("7B", "Q4_0", 11008, 128),
     ):  # fmt: skip
-        config = product._halved(configs.product_config(2 * rows, blocks))
         form = FORMATS[kind]
+        config = configs.gate_up_config(blocks, is_super=form.file_values > BLOCK)
         constants = {
             "BLOCKS": blocks, "BT": triton.next_power_of_2(blocks), "R": config.rows,
             "BITS": form.bits, "SCALES": form.scales, "ZERO": form.zero,
@@ -137,11 +137,12 @@ def attention() -> Iterator[Build]:
     for label, heads, kv_heads, dim in (
         ("8B", 32, 8, 128), ("3B", 16, 2, 128), ("7B", 32, 32, 128), ("135M", 9, 3, 64),
     ):  # fmt: skip
-        at_once = attention_decode._heads_at_once(heads // kv_heads)
+        at_once = configs.attention_heads(heads, heads // kv_heads)
+        splits = configs.attention_splits(heads // at_once, 4096, attention_decode._TILE)
         constants = {
             "N_HEADS": heads, "N_KV_HEADS": kv_heads, "HEADS": at_once, "HEADS_PAD": 16,
             "HALF": dim // 2, "HALF_PAD": dim // 2, "D_PAD": dim, "TILE": attention_decode._TILE,
-            "SPLITS": 17, "SPLITS_PAD": 32, "NORMED": False, "PACKED": True,
+            "SPLITS": splits, "SPLITS_PAD": splits, "NORMED": False, "PACKED": True,
         }  # fmt: skip
         options = {"num_warps": 4, "num_stages": 1}
         decode = {"qkv": "*fp32", "out": "*i32", "out_scales": "*fp32", "out_sums": "*i32"}

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from enginebench_quant.kernels.gpu.codes import store_quantized
-from enginebench_quant.kernels.gpu.configs import attention_splits
+from enginebench_quant.kernels.gpu.configs import attention_heads, attention_splits
 from enginebench_quant.kernels.gpu.dependent_launch import await_previous, launch_options
 from enginebench_quant.kernels.gpu.vector import PACKED_HEADS, Int8Vector
 
@@ -182,20 +182,15 @@ class AttentionWorkspace:
                  device: torch.device, heads: int | None = None, splits: int | None = None,
                  ) -> None:  # fmt: skip
         group = n_heads // n_kv_heads
-        self.heads = heads or _heads_at_once(group)
+        self.heads = heads or attention_heads(n_heads, group)
         if group % self.heads:
             raise ValueError(f"programs of {self.heads} heads do not divide a group of {group}")
         groups = n_heads // self.heads
-        self.splits = splits or attention_splits(device, groups, context, _TILE)
+        self.splits = splits or attention_splits(groups, context, _TILE)
         parts = (n_heads, self.splits)
         self.partial = torch.empty((*parts, head_dim), dtype=torch.float32, device=device)
         self.lse = torch.empty(parts, dtype=torch.float32, device=device)
         self.arrived = torch.zeros(groups, dtype=torch.int32, device=device)
-
-
-def _heads_at_once(group: int) -> int:
-    """Two where they pair up: fastest on an H100 for groups of 3 to 8 heads at 576 keys."""
-    return 2 if group % 2 == 0 else 1
 
 
 def decode_attention(

@@ -21,7 +21,7 @@ from enginebench_quant.kernels.gpu.codes import (
     store_quantized,
     tile_product,
 )
-from enginebench_quant.kernels.gpu.configs import ProductConfig, product_config
+from enginebench_quant.kernels.gpu.configs import ProductConfig, gate_up_config, product_config
 from enginebench_quant.kernels.gpu.dependent_launch import await_previous, launch_options
 from enginebench_quant.kernels.gpu.device import multiprocessors
 from enginebench_quant.kernels.gpu.planes import BLOCK, Planes
@@ -231,7 +231,7 @@ def gate_up(
 ) -> None:
     """Twin of reference.gate_up."""
     _check(x, out, (gate, up), gate.rows)
-    config = config or _halved(product_config(2 * gate.rows, gate.blocks))
+    config = config or gate_up_config(gate.blocks, is_super=gate.format.file_values > BLOCK)
     packed = isinstance(out, Int8Vector)
     unit = BLOCK if packed else config.rows
     units = triton.cdiv(gate.rows, unit)
@@ -244,12 +244,6 @@ def gate_up(
         UP_BITS=up.format.bits, UP_SCALES=up.format.scales, UP_ZERO=up.format.zero,
         PACKED=packed, NATIVE=x.is_cuda, num_warps=config.num_warps, **launch_options(x.device),
     )  # fmt: skip
-
-
-def _halved(config: ProductConfig) -> ProductConfig:
-    """Two matrices at a time: half the rows of each, and a third more programs fit then."""
-    rows = max(2, config.rows // 2)
-    return ProductConfig(rows, config.num_warps, config.programs_per_sm * 4 // 3)
 
 
 def _shares(groups: list[int], sizes: list[int], most: int) -> list[int]:
