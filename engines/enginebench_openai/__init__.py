@@ -10,22 +10,28 @@ from __future__ import annotations
 from enginebench_openai.launch import server_launch
 from enginebench_openai.protocol import (
     EngineStats,
+    Feature,
     FinishReason,
     GenerationRequest,
+    Grammar,
     SamplingParams,
     TimedEngine,
     TokenEngine,
+    TokenLogprob,
     TokenOutput,
 )
 from enginebench_openai.server import serve_main
 
 __all__ = [
     "EngineStats",
+    "Feature",
     "FinishReason",
     "GenerationRequest",
+    "Grammar",
     "SamplingParams",
     "TimedEngine",
     "TokenEngine",
+    "TokenLogprob",
     "TokenOutput",
     "serve_main",
     "server_launch",

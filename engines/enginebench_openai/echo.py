@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from enginebench.errors import UsageError
 from enginebench.types import Option, OptionValue
-from enginebench_openai.protocol import EngineStats, GenerationRequest, TokenOutput
+from enginebench_openai.protocol import EngineStats, Feature, GenerationRequest, TokenOutput
 from enginebench_openai.server import serve_main
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class EchoEngine:
         _check("max_batch", max_batch, 1)
         _check("context_length", context_length, 2)
         self.context_length = context_length
+        self.features: frozenset[Feature] = frozenset()
         self._ttft_s, self._itl_s = ttft_ms / 1e3, itl_ms / 1e3
         self._max_batch = max_batch
         self._hidden, self._filler = frozenset(hidden), filler

@@ -126,7 +126,7 @@ def _event(message: messages.Tokens | messages.Ready | messages.No | messages.De
     if isinstance(message, messages.Tokens):
         return Stepped(message.outputs)
     if isinstance(message, messages.Ready):
-        return Started(message.context_length)
+        return Started(message.context_length, message.features)
     if isinstance(message, messages.No):
         return Refused(message.request_id, message.reason)
     if message.exit_code is None:
@@ -185,7 +185,7 @@ def _message(event: Event) -> messages.Up:
     if isinstance(event, Stepped):
         return messages.Tokens(tuple(event.outputs))
     if isinstance(event, Started):
-        return messages.Ready(event.context_length)
+        return messages.Ready(event.context_length, event.features)
     if isinstance(event, Refused):
         return messages.No(event.request_id, event.reason)
     exit_code = event.error.exit_code if isinstance(event.error, BenchError) else None

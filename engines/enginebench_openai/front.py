@@ -16,7 +16,7 @@ from enginebench_openai.flight import Flight
 from enginebench_openai.generation import Generation
 from enginebench_openai.loop import Died, Event, Refused, Started
 from enginebench_openai.metrics import ServerMetrics
-from enginebench_openai.protocol import EngineStats, GenerationRequest, TokenOutput
+from enginebench_openai.protocol import EngineStats, Feature, GenerationRequest, TokenOutput
 
 __all__ = ["EngineLink", "Front", "FrontState"]
 
@@ -49,6 +49,7 @@ class Front:
     ) -> None:
         self.state: FrontState = "loading"
         self.context_length = 0
+        self.features: frozenset[Feature] = frozenset()
         self.link: EngineLink | None = None
         self._metrics = metrics
         self._on_started, self._on_died = on_started, on_died
@@ -96,6 +97,7 @@ class Front:
         """Take an event from the engine."""
         if isinstance(event, Started):
             self.context_length = event.context_length
+            self.features = event.features
             if self.state == "loading":  # not if it was told to stop meanwhile
                 self.state = "ready"
                 self._on_started()

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enginebench.errors import BenchError
 from enginebench_openai.protocol import (
     EngineStats,
+    Feature,
     GenerationRequest,
     TimedEngine,
     TokenEngine,
@@ -35,6 +36,7 @@ class Started:
     """The engine is built; requests may come."""
 
     context_length: int
+    features: frozenset[Feature] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class EngineThread:
     def _run(self) -> None:
         try:
             with closing(self._build()) as engine:
-                self._post(Started(engine.context_length))
+                self._post(Started(engine.context_length, engine.features))
                 self._serve(engine)
         except BenchError as error:  # says what to do by itself
             self._post(Died(error))

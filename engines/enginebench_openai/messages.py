@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from enginebench_openai.protocol import EngineStats, GenerationRequest, TokenOutput
+from enginebench_openai.protocol import EngineStats, Feature, GenerationRequest, TokenOutput
 
 __all__ = [
     "Abort",
@@ -52,6 +52,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """The engine is built."""
 
     context_length: int
+    features: frozenset[Feature] = frozenset()
 
 
 class Tokens(msgspec.Struct, frozen=True, tag=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from enginebench import __version__, hookimpl
 from enginebench.types import (
@@ -29,6 +30,7 @@ class Echo:
     name = "echo"
     summary = "Says the prompt back at an exact cadence, computing nothing: the harness's own floor"
     options: Sequence[Option] = OPTIONS
+    computes_nothing: Literal[True] = True
 
     def availability(self) -> Availability:
         """It needs nothing of this machine."""

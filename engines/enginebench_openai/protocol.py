@@ -11,36 +11,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
+from enginebench_openai.features import Feature
+from enginebench_openai.sampling import Dry, DynamicTemperature, Mirostat, SamplingParams, Xtc
+
 __all__ = [
+    "Dry",
+    "DynamicTemperature",
     "EngineStats",
+    "Feature",
     "FinishReason",
     "GenerationRequest",
+    "Grammar",
+    "GrammarKind",
+    "Mirostat",
+    "Pooling",
     "SamplingParams",
     "TimedEngine",
     "TokenEngine",
+    "TokenLogprob",
     "TokenOutput",
+    "Xtc",
 ]
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+GrammarKind = Literal["json_object", "json_schema", "regex", "lark", "gbnf"]
+Pooling = Literal["mean", "last"]
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How the next token is chosen. `temperature` 0 is greedy and ignores the filters.
+class Grammar:
+    """What the output must match; `grammar.py` makes a matcher of it in the engine's process.
 
-    Order: penalties, temperature, top-k, top-p, min-p (each off at its default).
-    `repetition_penalty` is that of CTRL (arXiv 1909.05858), `presence_penalty` and
-    `frequency_penalty` are OpenAI's. `seed` None draws a fresh one.
+    `text` is a JSON schema, a regular expression, or a grammar in Lark or GBNF; "" for
+    "json_object".
     """
 
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    seed: int | None = None
+    kind: GrammarKind
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,15 @@ class GenerationRequest:
 
     `prompt` is not empty and `len(prompt) + max_tokens` fits the context: the server checks both.
     A token in `stop_token_ids` ends the request; it is part of the output unless it is the last.
-    Empty `stop_token_ids` is how `ignore_eos` arrives.
+    Empty `stop_token_ids` is how `ignore_eos` arrives. The rest needs a `Feature` each:
+
+    - Until there are `min_tokens` tokens of output, none of `stop_token_ids` may be drawn.
+    - `logprobs` asks for each output token's logprob and that many alternatives (0 is allowed).
+    - `prompt_logprobs` asks the same of the prompt's tokens, which then come from no cache.
+    - With a `grammar`, tokens that break it may not be drawn; a complete output allows
+      `stop_token_ids`, and one that nothing may follow ends with "stop" by itself.
+    - With `pooling` the prompt is embedded instead of continued: `max_tokens` is 0, and the only
+      output has an `embedding`, no tokens and the reason "stop".
     """
 
     request_id: str
@@ -57,6 +72,25 @@ class GenerationRequest:
     max_tokens: int
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop_token_ids: frozenset[int] = frozenset()
+    min_tokens: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    grammar: Grammar | None = None
+    pooling: Pooling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely the model found one token: natural logarithms of the softmax of the model's own
+    logits, before bias, penalties, temperature and grammar.
+
+    `top` holds the likeliest (token id, logprob), likeliest first, lower id first where equal; as
+    many as asked for, whether the token is among them or not.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +98,9 @@ class TokenOutput:
     """What one step gave one request: zero or more new tokens, and how it ended if it did.
 
     `token_ids` never holds the stop token itself. `error` is set with finish_reason "error".
+    `logprobs` has one entry for each of `token_ids`, or none where none were asked for.
+    `prompt_logprobs` are those of the prompt's second token on; they may come in portions, in
+    order, the last of them no later than the first token. `embedding` has length 1.
     """
 
     request_id: str
@@ -71,6 +108,9 @@ class TokenOutput:
     finish_reason: FinishReason | None = None
     cached_prompt_tokens: int = 0
     error: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    embedding: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +129,17 @@ class EngineStats:
 
 
 class TokenEngine(Protocol):
-    """Continues token sequences, one step at a time."""
+    """Continues token sequences, one step at a time.
+
+    `features` says what it can do beyond `SamplingParams`' basic fields (up to `seed`).
+    """
 
     context_length: int
+
+    @property
+    def features(self) -> frozenset[Feature]:
+        """What requests may ask for; the server refuses the rest."""
+        ...
 
     def add(self, request: GenerationRequest) -> None:
         """Queue a request. Never blocks; raises ValueError if it can never be served."""

@@ -15,7 +15,7 @@ import torch
 
 from enginebench.types import OptionValue
 from enginebench_models import Model
-from enginebench_openai.protocol import EngineStats, GenerationRequest, TokenOutput
+from enginebench_openai.protocol import EngineStats, Feature, GenerationRequest, TokenOutput
 from enginebench_paged import sequence as sequences
 from enginebench_paged.config import resolve
 from enginebench_paged.runner import Launched, Runner
@@ -33,6 +33,7 @@ class PagedEngine:
         config = resolve(options, model.config, _device())
         self.config = config
         self.context_length = config.context_length
+        self.features: frozenset[Feature] = frozenset()
         self._vocab_size = model.config.vocab_size
         self._runner = Runner(model, config)
         self._scheduler = Scheduler(

@@ -42,6 +42,12 @@ class Transformer:
 
         `tables` holds the block table of every slot; `token_ids` are those of `x`, made complete.
         """
+        return self.weights.head(self.hidden(token_ids, x, tables, cache))
+
+    def hidden(
+        self, token_ids: Tensor, x: StepInputs[Tensor], tables: Tensor, cache: KVCache
+    ) -> Tensor:
+        """The same before the head: (S, hidden), normed."""
         step: StepKernels = self._kernels(self.config, self.rotary, x, tables, cache)
         head_dim, layers = self.config.head_dim, self.weights.layers
         residual = step.begin(self.weights.embedding[token_ids])  # (T, hidden)
@@ -56,4 +62,4 @@ class Transformer:
         if not x.sizes.all_sampled:
             hidden, residual = hidden[x.sample_rows], residual[x.sample_rows]
         hidden, _ = step.add_norm(hidden, residual, self.weights.final_norm)
-        return self.weights.head(hidden)
+        return hidden

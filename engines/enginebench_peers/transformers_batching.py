@@ -21,6 +21,7 @@ from enginebench.types import OptionValue
 from enginebench_openai import serve_main
 from enginebench_openai.protocol import (
     EngineStats,
+    Feature,
     FinishReason,
     GenerationRequest,
     SamplingParams,
@@ -50,6 +51,7 @@ class BatchingEngine:
 
     def __init__(self, manager: Any, context_length: int, parallel: int) -> None:
         self.context_length = context_length
+        self.features: frozenset[Feature] = frozenset()
         self._manager, self._parallel = manager, parallel
         self._streams: dict[str, _Stream] = {}
         self._prompt_tokens = self._generated_tokens = 0

@@ -23,6 +23,7 @@ from enginebench.types import OptionValue
 from enginebench_openai import serve_main
 from enginebench_openai.protocol import (
     EngineStats,
+    Feature,
     FinishReason,
     GenerationRequest,
     SamplingParams,
@@ -81,6 +82,7 @@ class GenerateEngine:
 
     def __init__(self, net: Any, context_length: int) -> None:
         self.context_length = context_length
+        self.features: frozenset[Feature] = frozenset()
         self._net = net
         net.generation_config = GenerationConfig()  # requests say everything, folders nothing
         self._waiting: deque[GenerationRequest] = deque()

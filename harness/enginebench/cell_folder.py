@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from enginebench.answers import Answers
 from enginebench.atomic import replacing, write_bytes, write_error, write_json
 from enginebench.drive import DriveJob
 from enginebench.errors import DamagedError
@@ -92,6 +93,10 @@ class CellFolder:
         """Store the driver's orders, for our eyes only: they may hold an API key."""
         write_bytes(self.job, msgspec.json.encode(job), mode=0o600)
 
+    def write_answers(self, answers: Answers) -> None:
+        """Store the fixed questions with what the engine said."""
+        write_json(self.path / "answers.json", answers)
+
     def pack_records(self) -> pa.Table:
         """Turn the lines that the driver wrote into `records.parquet`; gives them back."""
         table = self.records()
@@ -148,6 +153,16 @@ class CellFolder:
                 f"cannot read {path}: {error}; remove it, then `bench run --resume` measures the "
                 "cell again"
             ) from error
+
+    def answers(self) -> Answers | None:
+        """What the engine answered before its load; None where it was not asked."""
+        path = self.path / "answers.json"
+        if not path.exists():
+            return None
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Answers)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise DamagedError(f"cannot read {path}: {_first_line(error)}; {_REPEAT}") from error
 
     def records(self) -> pa.Table:
         """One row per request; of an unsealed cell, those that were written so far."""

@@ -13,18 +13,31 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from enginebench.answers import ask
 from enginebench.cell_folder import CellFolder
 from enginebench.drive import DriveDone, DriveJob
 from enginebench.driving import drive
 from enginebench.errors import BenchError, DamagedError, DriverError, EngineError, UsageError
 from enginebench.machine import pick_cores
+from enginebench.process import log_head
 from enginebench.progress import Listener
+from enginebench.questions import questions
 from enginebench.results import CellStatus
 from enginebench.run_settings import RunSettings
 from enginebench.server import Server, start_server
 from enginebench.server_slot import ServerSlot
 from enginebench.telemetry import Sampler
-from enginebench.types import Cell, Engine, Hardware, ModelInfo, Request, Workload
+from enginebench.types import (
+    Cell,
+    Engine,
+    Hardware,
+    ModelInfo,
+    NullEngine,
+    Numerics,
+    Request,
+    TellsNumerics,
+    Workload,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,6 +84,7 @@ class _Attempt:
         self.engine = bench.engines[cell.spec.engine]
         self.model = bench.models[cell.spec.model]
         self.ready_s: float | None = None
+        self.numerics: Numerics | None = None
 
     def status(self, keep_server: bool) -> CellStatus:
         """Run the cell; its own failures become a status, everything else is raised."""
@@ -92,6 +106,8 @@ class _Attempt:
         self.folder.write_requests(requests)
         server = self._server()
         self.bench.listener.engine_ready(self.cell, self.ready_s or 0.0)
+        self.numerics = self._numerics(server)
+        self._ask(server)
         done = self._drive(server, requests)
         self._check_records()
         return done
@@ -112,6 +128,20 @@ class _Attempt:
         self.slot.put(self.cell.spec, server)
         self.ready_s = server.ready_s
         return server
+
+    def _numerics(self, server: Server) -> Numerics | None:
+        if not isinstance(self.engine, TellsNumerics):
+            return None
+        return self.engine.numerics(self.cell.spec, self.model, log_head(server.log))
+
+    def _ask(self, server: Server) -> None:
+        """Have the fixed questions answered, once by each server that computes something."""
+        if not self.bench.settings.check_answers or isinstance(self.engine, NullEngine):
+            return
+        if self.slot.answers is None:
+            self.slot.answers = ask(server.endpoint, questions(self.model))
+            server.check()
+        self.folder.write_answers(self.slot.answers)
 
     def _drive(self, server: Server, requests: Sequence[Request]) -> DriveDone:
         settings, endpoint = self.bench.settings, server.endpoint
@@ -163,6 +193,8 @@ class _Attempt:
             client_cpu_s=done.client_cpu_s,
             max_loop_lag_s=done.max_loop_lag_s,
             loop_lag_s_p99=done.loop_lag_s_p99,
+            numerics=self.numerics,
+            stamped_by=done.stamped_by,
         )
 
     def _failed(self, error: BenchError) -> CellStatus:
@@ -174,6 +206,7 @@ class _Attempt:
             ready_s=self.ready_s,
             engine_version=self.engine.availability().version,
             engine_exit_code=self.slot.exit_code,
+            numerics=self.numerics,
         )
 
 

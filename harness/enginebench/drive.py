@@ -19,13 +19,16 @@ from typing import Literal
 
 import msgspec
 
-from enginebench.types import Budget, Load
+from enginebench.types import Budget, Load, StampedBy
 
 __all__ = ["DriveDone", "DriveEvent", "DriveJob", "DriveProgress"]
 
 
 class DriveJob(msgspec.Struct, frozen=True):
-    """All that a driver needs to know."""
+    """All that a driver needs to know.
+
+    With `stamp_in_kernel`, arrivals are stamped by the kernel where it does that.
+    """
 
     base_url: str
     model_name: str
@@ -35,6 +38,7 @@ class DriveJob(msgspec.Struct, frozen=True):
     records_path: str
     request_timeout_s: float = 600.0
     api_key: str | None = None
+    stamp_in_kernel: bool = True
 
 
 class DriveProgress(msgspec.Struct, frozen=True, tag="progress", tag_field="event"):
@@ -52,7 +56,8 @@ class DriveDone(msgspec.Struct, frozen=True, tag="done", tag_field="event"):
     `measure_start_ns`..`measure_end_ns`: all users busy with measured requests. None when that
     never happened. `client_cpu_s` is of the driver's one timed thread. How late the driver was for
     its own timers, and so may have been for answers: `max_loop_lag_s` at worst, `loop_lag_s_p99` as
-    99th percentile (None where too few were kept).
+    99th percentile (None where too few were kept). Arrivals `stamped_by` the kernel are none the
+    later for it; one read that the driver had to stamp itself makes it "read".
     """
 
     measure_start_ns: int | None
@@ -60,6 +65,7 @@ class DriveDone(msgspec.Struct, frozen=True, tag="done", tag_field="event"):
     client_cpu_s: float
     max_loop_lag_s: float
     loop_lag_s_p99: float | None = None
+    stamped_by: StampedBy | None = None
 
 
 DriveEvent = DriveProgress | DriveDone

@@ -23,6 +23,7 @@ from enginebench.hardware import Capacity, this_capacity
 from enginebench.machine import fingerprint, package_versions
 from enginebench.plugins import PluginManager
 from enginebench.progress import Listener
+from enginebench.revision import revision
 from enginebench.run_folder import RunFolder
 from enginebench.run_settings import RunSettings
 from enginebench.server_slot import ServerSlot
@@ -62,6 +63,7 @@ def run_plan(
         settings=settings,
         machine=fingerprint(),
         versions=package_versions(),
+        revision=revision(),
     )
     return _run_cells(run, plan.cells, bench)
 

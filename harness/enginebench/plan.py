@@ -31,6 +31,7 @@ from enginebench.types import (
     Hardware,
     Load,
     ModelInfo,
+    NullEngine,
     OptionValue,
     Plan,
     RecordedWorkload,
@@ -131,7 +132,8 @@ def build_plan(
         raise UsageError("no engine can run:\n" + "\n".join(f"  {out}" for out in left_out))
     _try_workload(workload, cells, models)
     name = options.name or "-".join(_safe(model) for model in models)[:60]
-    plan = Plan(name, options.seed, cells, models)
+    null = tuple(sorted(n for n, engine in ready.items() if isinstance(engine, NullEngine)))
+    plan = Plan(name, options.seed, cells, models, null)
     return Planned(plan, tuple(left_out), options.reuse_servers)
 
 

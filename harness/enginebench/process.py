@@ -22,7 +22,7 @@ from typing import IO
 from enginebench import guard
 from enginebench.errors import EngineError
 
-__all__ = ["GuardedProcess", "NotStarted", "describe_exit", "log_tail", "start"]
+__all__ = ["GuardedProcess", "NotStarted", "describe_exit", "log_head", "log_tail", "start"]
 
 _GUARD_OVERHEAD_S = 20.0  # what the guard may need beyond the grace time on a busy machine
 
@@ -190,6 +190,14 @@ def describe_exit(code: int | None) -> str:
     with suppress(ValueError):
         return f"was killed by {signal.Signals(-code).name}"
     return f"was killed by signal {-code}"
+
+
+def log_head(path: Path, size: int = 1 << 17) -> str:
+    """The first `size` bytes of a log; empty if there is none."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        return file.read(size).decode(errors="replace")
 
 
 def log_tail(path: Path, lines: int = 40, size: int = 8192) -> str:

@@ -13,23 +13,31 @@ describes the files and every column.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from enginebench.types import Cell, ModelInfo
+from enginebench.run_settings import RunSettings
+from enginebench.slo import Slo
+from enginebench.types import Cell, ModelInfo, Numerics, Plan, StampedBy
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+    from enginebench.answers import Answers
 
 __all__ = ["CellResult", "CellStatus", "ResultSet", "RunInfo"]
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """A Run as a whole: `machine` is what machine.py found, `versions` package name to version."""
+    """A Run as a whole: `machine` is what machine.py found, `versions` package name to version.
+
+    `null_engines` compute nothing and compete with nobody; goodput is counted against `slo`.
+    `revision` is the commit that was measured (`+changes`: with others); None: unknown.
+    """
 
     folder: Path
     name: str
@@ -38,17 +46,32 @@ class RunInfo:
     enginebench_version: str
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
+    plan: Plan
+    settings: RunSettings = field(default_factory=RunSettings)
+    null_engines: frozenset[str] = frozenset()
+    slo: Slo | None = None
+    revision: str | None = None
+
+    @property
+    def machine_name(self) -> str:
+        """The kind of machine, without its memory: GPUs, CPU, cores that could be used.
+
+        Figures of two Runs may be compared where it is equal; empty if nothing was recorded.
+        """
+        return ", ".join(_machine_parts(self.machine))
 
 
 @dataclass(frozen=True, slots=True)
 class CellStatus:
     """How a cell ended. `ready_s`: engine start to first healthy answer (None: never, or not ours).
 
+    `numerics` is what the engine said of its precision.
+
     `measure_start_ns` and `measure_end_ns` (driver clock) bound the steady state: from the moment
     that all users are busy with measured requests until the first of them has no more to send.
     `log_tail` is the end of the engine's log when the cell failed, `engine_exit_code` what it ended
     with by itself (negative: the signal). `max_loop_lag_s`: how late the driver was at worst;
-    `loop_lag_s_p99`: the 99th percentile of that.
+    `loop_lag_s_p99`: the 99th percentile of that. `stamped_by` the kernel, arrivals are free of it.
     """
 
     state: Literal["ok", "failed", "pending"]
@@ -62,6 +85,8 @@ class CellStatus:
     max_loop_lag_s: float | None = None
     engine_exit_code: int | None = None
     loop_lag_s_p99: float | None = None
+    numerics: Numerics | None = None
+    stamped_by: StampedBy | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +98,11 @@ class CellResult:
     model: ModelInfo
     run: RunInfo
     folder: Path
+
+    @property
+    def is_null(self) -> bool:
+        """Whether the engine computes nothing."""
+        return self.cell.spec.engine in self.run.null_engines
 
     @cached_property
     def records(self) -> pa.Table:
@@ -89,6 +119,13 @@ class CellResult:
         from enginebench.store import read_requests
 
         return read_requests(self.folder)
+
+    @cached_property
+    def answers(self) -> Answers | None:
+        """The fixed questions and what the engine said; None where it was not asked."""
+        from enginebench.store import read_answers
+
+        return read_answers(self.folder)
 
     @cached_property
     def telemetry(self) -> pa.Table:
@@ -115,10 +152,16 @@ class ResultSet:
         """The Runs that the cells come from, each once."""
         return list({cell.run.folder: cell.run for cell in self.cells}.values())
 
+    def with_slo(self, slo: Slo) -> ResultSet:
+        """The same cells, their goodput counted against `slo` instead of what the Runs say."""
+        runs = {run.folder: replace(run, slo=slo) for run in self.runs}
+        return ResultSet([replace(cell, run=runs[cell.run.folder]) for cell in self.cells])
+
     def to_pandas(self) -> pd.DataFrame:
-        """One row per cell: what was run (`run`, `cell`, `engine`, `label`, `model`, `hardware`,
-        `workload`, `users`, `rate_rps`, `repeat`, `state`), engine and workload options as
-        `engine.NAME` and `workload.NAME`, then every registered metric's columns (None as NaN).
+        """One row per cell: what was run (`run`, `cell`, `engine`, `label`, `is_null`, `model`,
+        `machine`, `hardware`, `workload`, `users`, `rate_rps`, `repeat`, `state`), engine and
+        workload options as `engine.NAME` and `workload.NAME`, then every registered metric's
+        columns (None as NaN).
         """
         import pandas as pd
 
@@ -143,7 +186,9 @@ def _facts(result: CellResult) -> Iterator[tuple[str, Any]]:
         "cell": cell.id,
         "engine": cell.spec.engine,
         "label": cell.spec.label,
+        "is_null": result.is_null,
         "model": cell.spec.model,
+        "machine": result.run.machine_name,
         "hardware": str(cell.spec.hardware),
         "workload": cell.workload.name,
         "users": cell.load.users,
@@ -155,3 +200,16 @@ def _facts(result: CellResult) -> Iterator[tuple[str, Any]]:
         yield f"engine.{name}", value
     for name, value in cell.workload.options.items():
         yield f"workload.{name}", value
+
+
+def _machine_parts(machine: Mapping[str, Any]) -> Iterator[str]:
+    gpus = [gpu for gpu in machine.get("gpus") or () if isinstance(gpu, Mapping)]
+    names = [str(gpu.get("name", "GPU")) for gpu in gpus]
+    for name in dict.fromkeys(names):
+        yield f"{names.count(name)}x {name}" if names.count(name) > 1 else name
+    cpu = machine.get("cpu")
+    if isinstance(cpu, Mapping):
+        if cpu.get("model"):
+            yield str(cpu["model"])
+        if cores := cpu.get("usable_cores") or cpu.get("logical_cores"):
+            yield f"{cores} cores"

@@ -33,7 +33,10 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunHead:
-    """What `run.json` holds. `created_at` is UTC, ISO 8601; `command` what the user typed."""
+    """What `run.json` holds. `created_at` is UTC, ISO 8601; `command` what the user typed.
+
+    `revision` is the commit that was measured, as `enginebench.revision` found it.
+    """
 
     name: str
     command: str
@@ -41,6 +44,7 @@ class RunHead:
     enginebench_version: str
     created_at: str
     settings: RunSettings = field(default_factory=RunSettings)
+    revision: str | None = None
     schema_version: int = SCHEMA_VERSION
 
 
@@ -75,6 +79,7 @@ class RunFolder:
         machine: Mapping[str, Any] | None = None,
         versions: Mapping[str, str] | None = None,
         created_at: datetime | None = None,
+        revision: str | None = None,
     ) -> RunFolder:
         """Make the folder of a new Run; every cell is pending.
 
@@ -93,6 +98,7 @@ class RunFolder:
             enginebench_version=(versions or {}).get("enginebench", _own_version()),
             created_at=(created_at or datetime.now(UTC)).astimezone(UTC).isoformat("T", "seconds"),
             settings=settings or RunSettings(),
+            revision=revision,
         )
         run = cls(path, head, plan, machine or {}, versions or {})
         run._write()
@@ -127,6 +133,11 @@ class RunFolder:
             head.enginebench_version,
             self.machine,
             self.versions,
+            self.plan,
+            head.settings,
+            frozenset(self.plan.null_engines or ()),
+            head.settings.slo,
+            revision=head.revision,
         )
 
     def cell(self, cell: Cell) -> CellFolder:
@@ -177,13 +188,20 @@ def save_run(
     machine: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
     created_at: datetime | None = None,
+    revision: str | None = None,
 ) -> RunFolder:
     """Write a Run from objects: `cells` by cell id, those that it lacks are left pending."""
     unknown = set(cells) - {cell.id for cell in plan.cells}
     if unknown:
         raise UsageError(f"the plan has no cells {', '.join(sorted(unknown))}")
     run = RunFolder.create(
-        path, plan, command=command, machine=machine, versions=versions, created_at=created_at
+        path,
+        plan,
+        command=command,
+        machine=machine,
+        versions=versions,
+        created_at=created_at,
+        revision=revision,
     )
     for cell in plan.cells:
         if cell.id in cells:

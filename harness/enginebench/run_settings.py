@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from enginebench.slo import Slo
+
 __all__ = ["RunSettings"]
 
 
@@ -15,6 +17,11 @@ class RunSettings:
     longest pause of its schedule), a request when it took `request_timeout_s`. A process that was
     asked to stop is killed after `grace_s`. With `reuse_servers`, consecutive cells of equal
     EngineSpecs share one server.
+
+    With `check_answers`, each server answers fixed questions before
+    its load; reports hold the answers against those of the engine `reference` (None: see
+    docs/measuring.md). `price_per_hour` is what this machine costs, in whatever currency.
+    `slo` is what goodput is counted against; None: nothing.
     """
 
     reuse_servers: bool = False
@@ -23,3 +30,7 @@ class RunSettings:
     startup_timeout_s: float | None = None
     grace_s: float = 10.0
     telemetry_interval_s: float = 0.25
+    check_answers: bool = True
+    reference: str | None = None
+    price_per_hour: float | None = None
+    slo: Slo | None = None

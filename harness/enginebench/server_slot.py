@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from enginebench.answers import Answers
 from enginebench.atomic import write_bytes
 from enginebench.process import log_tail
 from enginebench.server import Server
@@ -14,12 +15,16 @@ __all__ = ["ServerSlot"]
 
 
 class ServerSlot:
-    """Holds a running server, or none. Whoever owns the slot stops it at the end."""
+    """Holds a running server, or none. Whoever owns the slot stops it at the end.
+
+    `answers` are those of the running server, once it was asked.
+    """
 
     def __init__(self) -> None:
         self._spec: EngineSpec | None = None
         self._server: Server | None = None
         self._log_start = 0
+        self.answers: Answers | None = None
 
     def put(self, spec: EngineSpec, server: Server) -> None:
         """Hold `server`, which was started for `spec`."""
@@ -56,5 +61,6 @@ class ServerSlot:
     def stop(self) -> None:
         """Stop the server, if there is one."""
         server, self._server, self._spec = self._server, None, None
+        self.answers = None
         if server is not None:
             server.stop()

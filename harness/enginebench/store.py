@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enginebench.answers import Answers
 from enginebench.cell_folder import CellFolder
 from enginebench.errors import StoreError
 from enginebench.results import CellResult, ResultSet
 from enginebench.run_folder import CellData, RunFolder, save_run
+from enginebench.types import NullEngine
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CellData",
     "load",
+    "read_answers",
     "read_records",
     "read_requests",
     "read_telemetry",
@@ -55,6 +59,11 @@ def read_records(folder: Path) -> pa.Table:
 def read_requests(folder: Path) -> pa.Table:
     """The requests of the cell in `folder`, as they were scheduled."""
     return CellFolder(folder).requests()
+
+
+def read_answers(folder: Path) -> Answers | None:
+    """What the engine of the cell in `folder` answered; None where it was not asked."""
+    return CellFolder(folder).answers()
 
 
 def read_telemetry(folder: Path) -> pa.Table:
@@ -87,7 +96,16 @@ def _run_folders(path: Path) -> Sequence[Path]:
 
 def _cells(run: RunFolder) -> Iterator[CellResult]:
     info = run.info
+    if run.plan.null_engines is None:
+        info = replace(info, null_engines=_installed_null_engines())
     for cell in run.plan.cells:
         folder = run.cell(cell)
         model = run.plan.models[cell.spec.model]
         yield CellResult(cell, folder.status(), model, info, folder.path)
+
+
+def _installed_null_engines() -> frozenset[str]:
+    """What plugins say today, for Runs from before it was recorded."""
+    from enginebench.plugins import engines
+
+    return frozenset(name for name, each in engines().items() if isinstance(each, NullEngine))

@@ -31,6 +31,8 @@ __all__ = [
     "Metric",
     "MetricInfo",
     "ModelInfo",
+    "NullEngine",
+    "Numerics",
     "Option",
     "OptionValue",
     "Plan",
@@ -38,6 +40,8 @@ __all__ = [
     "Report",
     "Request",
     "RequestRecord",
+    "StampedBy",
+    "TellsNumerics",
     "TokenCountSource",
     "Workload",
     "WorkloadSpec",
@@ -48,6 +52,8 @@ API_KEY_VARIABLE = "ENGINEBENCH_API_KEY"
 
 OptionValue = str | int | float | bool
 TokenCountSource = Literal["usage", "chunk_usage", "token_ids", "retokenized", "chunks"]
+StampedBy = Literal["kernel", "read"]
+"""Who stamped arrivals: the kernel as they came in, or the driver as it read them."""
 
 
 # ---------------------------------------------------------------- what is measured
@@ -175,12 +181,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All cells of a run, in the order in which they are run (engines interleaved)."""
+    """All cells of a run, in the order in which they are run (engines interleaved).
+
+    `null_engines` are those that say so of themselves (see NullEngine); None: not recorded.
+    """
 
     name: str
     seed: int
     cells: tuple[Cell, ...]
     models: Mapping[str, ModelInfo]
+    null_engines: tuple[str, ...] | None = None
 
 
 # ---------------------------------------------------------------- requests and what came of them
@@ -316,6 +326,38 @@ class Engine(Protocol):
 
     def launch(self, spec: EngineSpec, model: ModelInfo, port: int) -> Launch | Endpoint:
         """The command that serves `spec` on `port`, or the Endpoint of one already running."""
+        ...
+
+
+@runtime_checkable
+class NullEngine(Engine, Protocol):
+    """An engine that computes nothing: it shows the harness's own floor, competes with nobody."""
+
+    computes_nothing: Literal[True]
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """In which numbers an engine computes a model, by its own declaration; None: it cannot tell.
+
+    `weights` is the type of the matrices as the engine holds them (`bf16`, `f32`, `q4_1`: GGUF's
+    names in lower case), `compute` the type of what its products multiply (`f32`, `bf16`, `f16`,
+    `int8`), `kv_cache` that of keys and values. `is_reference`: the implementation that others are
+    held against where nobody says otherwise.
+    """
+
+    weights: str | None = None
+    compute: str | None = None
+    kv_cache: str | None = None
+    is_reference: bool = False
+
+
+@runtime_checkable
+class TellsNumerics(Protocol):
+    """An engine that says in which precision it runs; engines need not."""
+
+    def numerics(self, spec: EngineSpec, model: ModelInfo, log: str) -> Numerics:
+        """Cheap. `log` is what its server has printed by the time it is ready."""
         ...
 
 

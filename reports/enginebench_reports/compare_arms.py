@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from enginebench.plugins import PluginManager, metrics
 from enginebench.results import CellResult, ResultSet
 from enginebench.types import Budget, MetricInfo, OptionValue
-from enginebench_reports.groups import is_null, model_name
+from enginebench_reports.groups import model_name
 from enginebench_reports.summary import CellSummary
 from enginebench_reports.validity import flags
 
@@ -93,7 +93,7 @@ class Arm:
     @property
     def is_null(self) -> bool:
         """Whether it holds nothing but engines that compute nothing."""
-        return all(is_null(cell.result) for cells in self.cells.values() for cell in cells)
+        return all(cell.result.is_null for cells in self.cells.values() for cell in cells)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,19 +18,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "NULL_ENGINES",
     "Group",
     "Point",
     "curve",
     "groups",
-    "is_null",
     "load_of",
     "model_name",
     "without_null",
 ]
-
-NULL_ENGINES = frozenset({"echo"})
-"""Engines that compute nothing: they show what the harness can do, and compete with nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +41,13 @@ class Point:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Comparable cells. `frame` has one row per cell, as `ResultSet.to_pandas` gives them."""
+    """Comparable cells. `frame` has one row per cell, as `ResultSet.to_pandas` gives them.
+
+    `machine` is empty where all groups of a report come from one kind of machine.
+    """
 
     model: str
+    machine: str
     hardware: str
     workload: str
     options: str
@@ -67,7 +66,8 @@ class Group:
     def title(self) -> str:
         loop = "" if self.loop == "closed" else ", open loop"
         where = self.hardware or "a remote server"
-        return f"{model_name(self.model)} on {where}, {self.workload}{loop}"
+        machine = f" of {self.machine}" if self.machine else ""
+        return f"{model_name(self.model)} on {where}{machine}, {self.workload}{loop}"
 
     @property
     def loads(self) -> Sequence[float]:
@@ -94,13 +94,9 @@ def load_of(result: CellResult) -> float:
     return float(load.users if load.users is not None else load.rate_rps or 0.0)
 
 
-def is_null(result: CellResult) -> bool:
-    return result.cell.spec.engine in NULL_ENGINES
-
-
 def without_null(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of engines that compute, or all rows where there are no such."""
-    real = frame[~frame["engine"].isin(NULL_ENGINES)] if len(frame) else frame
+    real = frame[~frame["is_null"].astype(bool)] if len(frame) else frame
     return real if len(real) else frame
 
 
@@ -110,19 +106,20 @@ def groups(frame: pd.DataFrame) -> Sequence[Group]:
         return []
     options = sorted(name for name in frame.columns if name.startswith("workload."))
     loops = frame["users"].notna().map({True: "closed", False: "open"})
-    keys = ["model", "hardware", "workload", *options]
+    keys = ["model", "machine", "hardware", "workload", *options]
     parts = frame.groupby([*keys, loops], sort=False, dropna=False, observed=True)
-    return [_group(key, options, part) for key, part in parts]
+    one_machine = frame["machine"].nunique() == 1
+    return [_group(key, options, part, one_machine) for key, part in parts]
 
 
-def _group(key: Hashable, options: Sequence[str], part: pd.DataFrame) -> Group:
+def _group(key: Hashable, options: Sequence[str], part: pd.DataFrame, one_machine: bool) -> Group:
     assert isinstance(key, tuple)
-    model, hardware, workload, *values, loop = key
+    model, machine, hardware, workload, *values, loop = key
     named = zip(options, values, strict=True)
     text = " ".join(
         f"{name.removeprefix('workload.')}={value}" for name, value in named if value == value
     )
-    return Group(model, hardware, workload, text, loop, part)
+    return Group(model, "" if one_machine else machine, hardware, workload, text, loop, part)
 
 
 def curve(group: Group, label: str, metric: str) -> Sequence[Point]:

@@ -66,14 +66,9 @@ def page(summary: Summary) -> str:
 
 
 def _sections(summary: Summary) -> Iterator[Section]:
-    said = {_key(answer.group): answer for answer in summary.answers}
     for group, drawings in draw(summary):
         plots = [Markup(drawing.inline_svg()) for drawing in drawings]
-        yield Section(group, said.get(_key(group)), plots, result_table(summary, group))
-
-
-def _key(group: Group) -> tuple[str, ...]:
-    return (group.model, group.hardware, group.workload, group.options, group.loop)
+        yield Section(group, summary.answer_of(group), plots, result_table(summary, group))
 
 
 def _environment() -> jinja2.Environment:

@@ -67,10 +67,10 @@ def _section(summary: Summary, group: Group, drawings: Sequence[Drawing]) -> Ite
     if group.options:
         yield group.options
         yield ""
-    for answer in summary.answers[1:]:
-        if answer.group.frame.index.isin(group.frame.index).all():
-            yield answer.text
-            yield ""
+    answer = summary.answer_of(group)
+    if answer and answer is not summary.answers[0]:
+        yield answer.text
+        yield ""
     yield from _table(result_table(summary, group))
     yield ""
     yield FOOTNOTE

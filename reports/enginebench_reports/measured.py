@@ -16,11 +16,16 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Bools", "Floats", "Ints", "Measured"]
+__all__ = ["Bools", "Floats", "Ints", "Measured", "phase"]
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating[Any]]
+
+_COLUMNS = (
+    *("phase", "error", "scheduled_ns", "sent_ns", "end_ns", "chunk_ns", "chunk_tokens"),
+    *("prompt_tokens", "completion_tokens", "cached_prompt_tokens"),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +43,7 @@ class Measured:
     first_ns: Ints  # (n,)
     end_ns: Ints  # (n,)
     tokens: Ints  # (n,)
+    streamed_tokens: Ints  # (n,) by the counts of the chunks
     first_tokens: Ints  # (n,) tokens in the first chunk
     prompt_tokens: Floats  # (n,)
     cached_tokens: Floats  # (n,)
@@ -50,19 +56,23 @@ class Measured:
         """From a table with the columns of RequestRecord."""
         import pyarrow.compute as pc
 
-        measured = records.filter(pc.equal(records["phase"], "measure"))
-        ok = measured.filter(pc.is_null(measured["error"]))
+        measured = phase(records.select(_COLUMNS), "measure")
+        ok = measured
+        if measured["error"].null_count < measured.num_rows:
+            ok = measured.filter(pc.is_null(measured["error"]))
         counts = _ints(pc.list_value_length(ok["chunk_ns"]))
         chunk_ns = _ints(pc.list_flatten(ok["chunk_ns"]))
         chunk_tokens = _ints(pc.list_flatten(ok["chunk_tokens"]))
         end_ns = _ints(ok["end_ns"])
+        streamed = _sums(chunk_tokens, counts)
         return cls(
             failed=measured.num_rows - ok.num_rows,
             scheduled_ns=_ints(ok["scheduled_ns"]),
             sent_ns=_ints(ok["sent_ns"]),
             first_ns=_first(chunk_ns, counts, default=end_ns),
             end_ns=end_ns,
-            tokens=_answer_lengths(ok["completion_tokens"], chunk_tokens, counts),
+            tokens=_answer_lengths(ok["completion_tokens"], streamed),
+            streamed_tokens=streamed,
             first_tokens=_first(chunk_tokens, counts, default=np.zeros_like(end_ns)),
             prompt_tokens=_floats(ok["prompt_tokens"]),
             cached_tokens=_floats(ok["cached_prompt_tokens"]),
@@ -84,6 +94,14 @@ class Measured:
         return _sums(of_chunks, self.chunk_counts)
 
 
+def phase(records: pa.Table, name: str) -> pa.Table:
+    """The records of a phase (`warmup`, `measure`); copied only where there are others too."""
+    import pyarrow.compute as pc
+
+    chosen = pc.equal(records["phase"], name)
+    return records if pc.all(chosen, min_count=0).as_py() else records.filter(chosen)
+
+
 def _first(values: Ints, counts: Ints, *, default: Ints) -> Ints:
     """The first of each request's `values`; `default` where a request has none."""
     starts = np.cumsum(counts) - counts
@@ -100,8 +118,7 @@ def _sums(values: Ints, counts: Ints) -> Ints:
     return sums
 
 
-def _answer_lengths(usage: pa.ChunkedArray, chunk_tokens: Ints, counts: Ints) -> Ints:
-    streamed = _sums(chunk_tokens, counts)
+def _answer_lengths(usage: pa.ChunkedArray, streamed: Ints) -> Ints:
     counted = _floats(usage)
     return np.where(np.isnan(counted), streamed, np.nan_to_num(counted)).astype(np.int64)
 

@@ -1,6 +1,6 @@
 """The built-in metric: every figure that a cell's raw facts yield, in one pass over its records.
 
-The figures themselves stand in `latency`, `throughput`, `outcome` and `resources`.
+The figures themselves stand in `latency`, `throughput`, `goodput`, `outcome` and `resources`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from enginebench.results import CellResult
 from enginebench.types import MetricInfo
-from enginebench_reports import latency, outcome, resources, throughput
+from enginebench_reports import goodput, latency, outcome, resources, throughput
 from enginebench_reports.measured import Measured
 
 __all__ = ["COLUMNS", "serving_figures"]
@@ -17,6 +17,7 @@ __all__ = ["COLUMNS", "serving_figures"]
 COLUMNS: Sequence[MetricInfo] = (
     *throughput.COLUMNS,
     *latency.COLUMNS,
+    *goodput.COLUMNS,
     *outcome.COLUMNS,
     *resources.COLUMNS,
 )
@@ -26,10 +27,12 @@ def serving_figures(cell: CellResult) -> Mapping[str, float | None]:
     """All of COLUMNS for one cell."""
     measured = Measured.of(cell.records)
     window = throughput.Window.of(cell.status, measured)
-    tokens = throughput.tokens_in(measured, window) if window else 0.0
+    rates = throughput.throughput(measured, window)
+    tokens = (rates["output_tokens_per_s"] or 0.0) * window.length_s if window else 0.0
     return {
-        **throughput.throughput(measured, window),
+        **rates,
         **latency.latency(measured),
+        **goodput.goodput(measured, window, cell.run.slo),
         **outcome.outcome(measured, cell.status),
         **resources.resources(cell.telemetry, window, tokens),
     }

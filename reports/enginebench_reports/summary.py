@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from enginebench.results import CellResult, ResultSet
 from enginebench.types import MetricInfo
 from enginebench_reports.answer import Answer, answers, no_answer
-from enginebench_reports.groups import Group, groups, is_null, without_null
+from enginebench_reports.groups import Group, groups, without_null
 from enginebench_reports.look import Mark, marks
 from enginebench_reports.validity import Flag, flags
 
@@ -68,7 +68,7 @@ class Summary:
             groups(frame),
             marks(
                 (result.cell.spec.label for result in results),
-                last=(result.cell.spec.label for result in results if is_null(result)),
+                last=(result.cell.spec.label for result in results if result.is_null),
             ),
         )
 
@@ -76,6 +76,13 @@ class Summary:
     def headline(self) -> str:
         """The first answer, or why there is none."""
         return self.answers[0].text if self.answers else no_answer(self.frame)
+
+    def answer_of(self, group: Group) -> Answer | None:
+        """What the believable cells of a group say."""
+        cells = set(group.frame.index)
+        return next(
+            (each for each in self.answers if cells.issuperset(each.group.frame.index)), None
+        )
 
     def believable(self, group: Group) -> pd.DataFrame:
         """The rows of a group that figures are drawn from: no invalid cells, no null engines."""
@@ -85,7 +92,7 @@ class Summary:
     @property
     def null_engines(self) -> Sequence[str]:
         """Engines here that compute nothing."""
-        return sorted({each.cell.spec.label for each in self.results if is_null(each)})
+        return sorted({each.cell.spec.label for each in self.results if each.is_null})
 
     def results_of(self, group: Group) -> ResultSet:
         """The believable cells of a group."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from enginebench_reports.groups import Group, is_null, load_of
+from enginebench_reports.groups import Group, load_of
 from enginebench_reports.percentiles import (
     PERCENTS,
     bounded_from,
@@ -153,7 +153,7 @@ def _best(summary: Summary, numbers: Sequence[int]) -> Mapping[tuple[str, float]
     found: dict[tuple[str, float], float] = {}
     for load in {load_of(summary.cells[number].result) for number in numbers}:
         rivals = [summary.cells[n] for n in numbers if load_of(summary.cells[n].result) == load]
-        rivals = [cell for cell in rivals if cell.is_valid and not is_null(cell.result)]
+        rivals = [cell for cell in rivals if cell.is_valid and not cell.result.is_null]
         if len({cell.result.cell.spec.label for cell in rivals}) < 2:
             continue
         for metric, choose in CONTESTED.items():
@@ -197,7 +197,7 @@ def _entry(cell: CellSummary, heading: Heading, best: float | None) -> Entry:
             f"{bounded_from(heading.percent)}"
         )
     return Entry(
-        text, value, note, is_best=not is_null(cell.result) and cell.is_valid and value == best
+        text, value, note, is_best=not cell.result.is_null and cell.is_valid and value == best
     )
 
 

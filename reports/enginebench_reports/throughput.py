@@ -108,7 +108,9 @@ def tokens_in(measured: Measured, window: Window) -> float:
     if len(measured.chunk_ns) == 0:
         return 0.0
     inside = window.holds(measured.chunk_ns)
-    streamed = measured.sums(measured.chunk_tokens)
+    streamed = measured.streamed_tokens
+    if (streamed == measured.tokens).all():
+        return float(measured.chunk_tokens[inside].sum())
     arrived = measured.sums(measured.chunk_tokens * inside)
     scale: Floats = np.divide(
         measured.tokens, streamed, out=np.zeros(len(measured)), where=streamed > 0

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from enginebench.results import CellResult
+from enginebench_reports.latency import Gaps
+from enginebench_reports.measured import Measured, phase
 from enginebench_reports.percentiles import printed_from
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 __all__ = ["Flag", "flags"]
 
@@ -27,6 +26,7 @@ SATURATED_CLIENT_PERCENT = 95.0
 LAG_FLOOR_S = 0.001
 LATE_CLIENT_SHARE = 0.1
 SATURATED_CLIENT_SHARE = 0.5
+READ_TOGETHER_SHARE = 0.01
 SHORT_WINDOW_SHARE = 1 / 3
 
 Figures = Mapping[str, float | None]
@@ -82,7 +82,7 @@ def _errors(cell: CellResult, figures: Figures) -> Iterator[Flag]:
 
 def _errors_seen(cell: CellResult) -> str:
     """The commonest error, shortened, and how many other kinds there were."""
-    column = _measured(cell.records)["error"].drop_null().to_pylist()
+    column = phase(cell.records, "measure")["error"].drop_null().to_pylist()
     kinds = Counter(" ".join(str(error).split())[:160] for error in column)
     (commonest, _), *others = kinds.most_common()
     return f"{commonest}{f' (and {len(others)} other kinds)' if others else ''}"
@@ -92,7 +92,8 @@ def _lengths(cell: CellResult) -> Iterator[Flag]:
     """Where the plan fixes an answer's length (`ignore_eos`), it must be just that long."""
     import pyarrow.compute as pc
 
-    measured = _measured(cell.records)
+    columns = ("phase", "error", "request_index", "completion_tokens", "finish_reason")
+    measured = phase(cell.records.select(columns), "measure")
     ok = measured.filter(pc.is_null(measured["error"]))
     if ok.num_rows == 0 or cell.requests.num_rows == 0:
         return
@@ -186,26 +187,55 @@ def _client_cpu(figures: Figures) -> Iterator[Flag]:
 
 
 def _client_lag(cell: CellResult, figures: Figures) -> Iterator[Flag]:
-    """Late for its own timers, the driver was as late for what it stamped."""
+    """Late for its own timers, the driver was as late for what it stamped itself, and for sending.
+
+    Arrivals that the kernel stamped are as they were; what is late then is a user's next request.
+    """
     lag_s = cell.status.loop_lag_s_p99
-    shown = [figures.get(name) for name in ("ttft_s_p50", "chunk_gap_s_p50")]
-    shortest_s = min((value for value in shown if value), default=None)
-    if lag_s is None or shortest_s is None or lag_s <= LAG_FLOOR_S:
+    if lag_s is None or lag_s <= LAG_FLOOR_S:
         return
-    share = lag_s / shortest_s
-    if share > LATE_CLIENT_SHARE:
-        saturated = share > SATURATED_CLIENT_SHARE
+    in_kernel = cell.status.stamped_by == "kernel"
+    names = ("e2e_s_p50",) if in_kernel else ("ttft_s_p50", "chunk_gap_s_p50")
+    shortest_s = min((value for name in names if (value := figures.get(name))), default=None)
+    if shortest_s is not None and lag_s / shortest_s > LATE_CLIENT_SHARE:
+        saturated = lag_s / shortest_s > SATURATED_CLIENT_SHARE
+        bent = (
+            "users asked later, and less, than was planned"
+            if in_kernel
+            else "the tails of TTFT and ITL are partly its own"
+        )
         yield Flag(
             "invalid" if saturated else "caution",
             "client_lag" if saturated else "client_late",
             f"the load driver was up to {lag_s * 1e3:.1f} ms (p99) late for its own timers, against"
-            f" latencies of {shortest_s * 1e3:.1f} ms: it or its machine was too busy, and the"
-            " tails of TTFT and ITL are partly its own",
+            f" {'requests' if in_kernel else 'latencies'} of {shortest_s * 1e3:.1f} ms: it or its"
+            f" machine was too busy, and {bent}",
+        )
+    if in_kernel:
+        yield from _read_together(cell, figures, lag_s)
+
+
+def _read_together(cell: CellResult, figures: Figures, lag_s: float) -> Iterator[Flag]:
+    """Chunks that a late driver found together have the stamp of the last."""
+    import numpy as np
+
+    gap_s = figures.get("chunk_gap_s_p50")
+    if gap_s is None or lag_s <= gap_s * SATURATED_CLIENT_SHARE:
+        return
+    measured = Measured.of(cell.records)
+    gaps_s = Gaps.between(measured, np.ones(len(measured.chunk_ns), bool)).seconds
+    together = float(np.mean(gaps_s == 0))
+    if together > READ_TOGETHER_SHARE:
+        yield Flag(
+            "caution",
+            "chunks_together",
+            f"{together:.0%} of the chunks came together with the next: the load driver was up to"
+            f" {lag_s * 1e3:.1f} ms (p99) late to read, so the tail of ITL may be its own",
         )
 
 
 def _token_counts(cell: CellResult) -> Iterator[Flag]:
-    sources = set(_measured(cell.records)["token_count_source"].unique().to_pylist())
+    sources = set(phase(cell.records, "measure")["token_count_source"].unique().to_pylist())
     if "chunks" in sources:
         yield Flag(
             "caution",
@@ -217,12 +247,6 @@ def _token_counts(cell: CellResult) -> Iterator[Flag]:
 def _span_s(cell: CellResult) -> float:
     import pyarrow.compute as pc
 
-    measured = _measured(cell.records)
+    measured = phase(cell.records, "measure")
     start, end = pc.min(measured["sent_ns"]).as_py(), pc.max(measured["end_ns"]).as_py()
     return float(end - start) * 1e-9
-
-
-def _measured(records: pa.Table) -> pa.Table:
-    import pyarrow.compute as pc
-
-    return records.filter(pc.equal(records["phase"], "measure"))

@@ -34,10 +34,17 @@ def main() -> None:
     parser.add_argument("--itl-ms", type=float, default=20.0)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each row, about")
     parser.add_argument("--tokens", type=int, default=128, help="of each answer")
+    parser.add_argument("--stamps", choices=("kernel", "read"), default="kernel")
     chosen = parser.parse_args()
     print("streams   events/s   us/event   events/s/core   late p50 us   late p99 us   lag p99 ms")
     for streams in map(int, chosen.streams.split(",")):
-        trial = Trial(streams, itl_ms=chosen.itl_ms, tokens=chosen.tokens, seconds=chosen.seconds)
+        trial = Trial(
+            streams,
+            itl_ms=chosen.itl_ms,
+            tokens=chosen.tokens,
+            seconds=chosen.seconds,
+            stamp_in_kernel=chosen.stamps == "kernel",
+        )
         print(row(streams, play(trial)), flush=True)
 
 

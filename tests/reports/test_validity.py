@@ -128,6 +128,35 @@ def test_a_client_late_for_its_own_timers(
         assert f"{lag_ms} ms (p99) late" in found[flag].reason
 
 
+@pytest.mark.parametrize(
+    ("lag_ms", "flag"),
+    [(0.9, None), (8.9, None), (9.1, "client_late"), (46.0, "client_lag")],
+)
+def test_a_late_client_whose_arrivals_the_kernel_stamped(
+    tmp_path: Path, lag_ms: float, flag: str | None
+) -> None:
+    """FINE's requests take 90 ms: only the next one of a user is sent late."""
+    fine = data(FINE, **WINDOW, loop_lag_s_p99=lag_ms / 1e3, stamped_by="kernel")
+    found = doubts(tmp_path, fine)
+    assert [*found] == ([] if flag is None else [flag])
+    if flag is not None:
+        assert f"{lag_ms} ms (p99) late" in found[flag].reason
+        assert "users asked later" in found[flag].reason
+
+
+def test_chunks_that_were_read_together(tmp_path: Path) -> None:
+    """One gap of 0 in eleven of 6 ms, while the client was late for more than half of one."""
+    at = [200 * i + 10 + 6 * k for i in range(12) for k in range(12)]
+    rows = [at[12 * i : 12 * i + 12] for i in range(12)]
+    for row in rows:
+        row[4] = row[5]
+    made = [record(i, scheduled_ms=200 * i, chunks_ms=tuple(row)) for i, row in enumerate(rows)]
+    found = doubts(tmp_path, data(made, **WINDOW, loop_lag_s_p99=0.0035, stamped_by="kernel"))
+    assert [*found] == ["chunks_together"] and "9% of the chunks" in found["chunks_together"].reason
+    calm = data(made, **WINDOW, loop_lag_s_p99=0.0025, stamped_by="kernel")
+    assert doubts(tmp_path / "2", calm) == {}
+
+
 def test_an_open_loop_that_ended_before_its_first_answer(tmp_path: Path) -> None:
     planned = cell(0, "paged", 0, rate_rps=4.0)
     result = save(tmp_path / "run", [(planned, data(FINE))]).cells[0]

@@ -96,6 +96,33 @@ def test_an_encrypted_link_loses_nothing(tmp_path: Path) -> None:
         assert said == "took b'w' True"
 
 
+STAMPS = """
+import socket, sys, time
+from enginebench_workloads.link import connect
+with socket.create_server(("localhost", 0)) as listener:
+    link = connect("localhost", listener.getsockname()[1], tls=False, in_kernel=sys.argv[1] == "1")
+    server, _ = listener.accept()
+    before_ns = time.monotonic_ns()
+    server.sendall(b"x")
+    sent_ns = time.monotonic_ns()
+    time.sleep(0.2)  # nobody reads
+    def take(stamp, data):
+        print(link.in_kernel, stamp >= before_ns, stamp - sent_ns < 1e8)
+        return True
+    link.receive(take)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's stamps are Linux's")
+@pytest.mark.parametrize(
+    ("in_kernel", "said"), [("1", "True True True"), ("0", "False True False")]
+)
+def test_the_kernel_stamps_what_is_read_late(in_kernel: str, said: str) -> None:
+    argv = [sys.executable, "-c", STAMPS, in_kernel]
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    assert ran.stdout.strip() == said, ran.stderr
+
+
 def test_nobody_listening_is_an_os_error() -> None:
     code = (
         "from enginebench_workloads.link import connect\n"

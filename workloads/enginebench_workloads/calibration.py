@@ -41,13 +41,17 @@ GRACE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How the driver is loaded: `streams` users, each asking for `tokens` tokens at a time."""
+    """How the driver is loaded: `streams` users, each asking for `tokens` tokens at a time.
+
+    `stamp_in_kernel`: whether the kernel stamps arrivals, or the driver when it has read them.
+    """
 
     streams: int
     itl_ms: float = 20.0
     ttft_ms: float = 20.0
     tokens: int = 128
     seconds: float = 4.0
+    stamp_in_kernel: bool = True
 
     @property
     def rounds(self) -> int:
@@ -155,6 +159,7 @@ def _job(trial: Trial, url: str, folder: Path) -> DriveJob:
         budget=Budget(requests=count, warmup_requests=0),
         requests_path=str(folder / "requests.jsonl"),
         records_path=str(folder / "records.jsonl"),
+        stamp_in_kernel=trial.stamp_in_kernel,
     )
 
 

@@ -28,7 +28,7 @@ from locust.env import Environment
 from locust.exception import StopUser
 
 from enginebench.drive import DriveDone, DriveJob, DriveProgress
-from enginebench.types import Request
+from enginebench.types import Request, StampedBy
 from enginebench_workloads.alarm import Alarm
 from enginebench_workloads.connection import Address, Connection
 from enginebench_workloads.exchange import Exchange, HttpError
@@ -57,6 +57,7 @@ class Driver:
         self.window = Window(users=job.load.users or 1)
         self.phase: Literal["warmup", "measure", "drain"] = "warmup"
         self.lag = LagProbe()
+        self.stamped_by: StampedBy = "kernel"
         self._address, self._recorder = address, recorder
         self._under_way: dict[int, Exchange] = {}
         self._warm_users = 0
@@ -95,7 +96,11 @@ class Driver:
         return Connection(self._connect)
 
     def _connect(self) -> Link:
-        return connect(self._address.host, self._address.port, tls=self._address.tls)
+        address, wanted = self._address, self.job.stamp_in_kernel
+        link = connect(address.host, address.port, tls=address.tls, in_kernel=wanted)
+        if not link.in_kernel:
+            self.stamped_by = "read"
+        return link
 
     # ---------------------------------------------------------------- closed loop
 
@@ -248,7 +253,8 @@ def _drive(driver: Driver, recorder: Recorder) -> DriveDone:
     cpu_s = time.process_time() - cpu_before_s
     runner.quit()
     driver.print_progress()
-    return DriveDone(*driver.window.bounds, cpu_s, driver.lag.max_s, driver.lag.p99_s)
+    lag = driver.lag
+    return DriveDone(*driver.window.bounds, cpu_s, lag.max_s, lag.p99_s, driver.stamped_by)
 
 
 def _encoded(job: DriveJob, address: Address) -> list[WireRequest]:

@@ -1,7 +1,8 @@
 """A socket of the driver: cooperative, and read straight from the event loop.
 
 A read costs the loop one callback and no switch of greenlets: `receive` lets the user's greenlet
-sleep until its answer is whole. Each read is stamped as soon as it is there. Knows no HTTP.
+sleep until its answer is whole. Each read is stamped with when the kernel received it, or, encrypted
+and where the kernel does not tell, as soon as it is there. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import gevent
 import gevent.socket
 from gevent.hub import Waiter
 
+from enginebench_workloads.kernel_stamp import KernelStamps
+
 __all__ = ["Link", "connect"]
 
 READ_BYTES = 1 << 14
@@ -26,10 +29,15 @@ Take = Callable[[int, bytes], bool]
 
 
 class Link:
-    """A connected, non-blocking socket. All methods raise OSError."""
+    """A connected, non-blocking socket. All methods raise OSError.
 
-    def __init__(self, connected: socket.socket) -> None:
+    `in_kernel`: whether its reads are stamped by the kernel.
+    """
+
+    def __init__(self, connected: socket.socket, stamps: KernelStamps | None = None) -> None:
         self._socket = connected
+        self.in_kernel = stamps is not None
+        self._receive = stamps.receive if stamps is not None else self._receive_and_stamp
         self._watcher: Any = gevent.get_hub().loop.io(connected.fileno(), READABLE)
 
     def sendall(self, data: bytes) -> None:
@@ -59,14 +67,13 @@ class Link:
             self._watcher.stop()
 
     def _reading(self, take: Take, waiter: Any) -> Callable[[], None]:
-        recv, now, stop = self._socket.recv, time.monotonic_ns, self._watcher.stop
+        receive, stop = self._receive, self._watcher.stop
         encrypted = isinstance(self._socket, ssl.SSLSocket)
 
         def read() -> None:
             try:
                 while True:
-                    data = recv(READ_BYTES)
-                    if take(now(), data):
+                    if take(*receive(READ_BYTES)):
                         break
                     if not encrypted:
                         return
@@ -81,20 +88,29 @@ class Link:
 
         return read
 
+    def _receive_and_stamp(self, most: int) -> tuple[int, bytes]:
+        data = self._socket.recv(most)
+        return time.monotonic_ns(), data
+
     def close(self) -> None:
         self._watcher.stop()
         self._watcher.close()
         self._socket.close()
 
 
-def connect(host: str, port: int, *, tls: bool, timeout_s: float = 30.0) -> Link:
-    """A new connection, Nagle off. The timeout is for connecting only."""
+def connect(
+    host: str, port: int, *, tls: bool, in_kernel: bool = True, timeout_s: float = 30.0
+) -> Link:
+    """A new connection, Nagle off, stamped in the kernel where that can be and is wanted.
+
+    The timeout is for connecting only.
+    """
     made = gevent.socket.create_connection((host, port), timeout=timeout_s)
     plain = socket.socket(made.family, made.type, made.proto, fileno=made.detach())
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     plain.setblocking(False)
     if not tls:
-        return Link(plain)
+        return Link(plain, KernelStamps.of(plain) if in_kernel else None)
     with gevent.Timeout(timeout_s, TimeoutError(f"no TLS handshake within {timeout_s:g} s")):
         return Link(_encrypted(plain, host))
 

@@ -85,6 +85,13 @@ HEADER = (
     type=click.FloatRange(min=0, min_open=True),
     help="The p99 error that is still honest.",
 )
+@click.option(
+    "--stamps",
+    default="kernel",
+    show_default=True,
+    type=click.Choice(["kernel", "read"]),
+    help="When an event counts as arrived: as the kernel received it, or as the driver read it.",
+)
 @click.pass_context
 def selftest(
     ctx: click.Context,
@@ -94,6 +101,7 @@ def selftest(
     tokens: int,
     seconds: float,
     limit_ms: float,
+    stamps: str,
 ) -> None:
     """Hold the load driver against a server whose timing is known, at rising load.
 
@@ -109,7 +117,7 @@ def selftest(
         click.echo(warning, err=True)
     click.echo(HEADER)
     for count in _counts(streams):
-        outcome = play(Trial(count, itl_ms, ttft_ms, tokens, seconds))
+        outcome = play(Trial(count, itl_ms, ttft_ms, tokens, seconds, stamps == "kernel"))
         rows.append(Row.of(count, outcome))
         problem = rows[-1].problem(limit_ms)
         click.echo(str(rows[-1]) + (f"  not honest: {problem}" if problem else ""))

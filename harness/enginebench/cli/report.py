@@ -10,6 +10,7 @@ import click
 
 from enginebench import plugins
 from enginebench.errors import StoreError, UnknownNameError, UsageError
+from enginebench.slo import Slo
 from enginebench.store import load
 
 if TYPE_CHECKING:
@@ -32,9 +33,18 @@ DEFAULT_FORMATS = ("html", "markdown", "plots")
     type=click.Path(path_type=Path),
     help="Where the files go. [RUN/report; ./report for several Runs]",
 )
+@click.option(
+    "--slo",
+    metavar="BOUNDS",
+    help="Count goodput against these instead of the Run's: ttft=500ms,tpot=50ms,e2e=10s.",
+)
 @click.pass_obj
 def report(
-    manager: plugins.PluginManager, runs: Sequence[Path], formats: str | None, out: Path | None
+    manager: plugins.PluginManager,
+    runs: Sequence[Path],
+    formats: str | None,
+    out: Path | None,
+    slo: str | None,
 ) -> None:
     """Render Run folders; several are compared in one report.
 
@@ -42,6 +52,8 @@ def report(
     """
     chosen = default_formats(manager) if formats is None else _named(formats, manager)
     results = load(*runs)
+    if slo is not None:
+        results = results.with_slo(Slo.parse(slo))
     folder = out or (runs[0] / "report" if len(runs) == 1 else Path("report"))
     for path in render_reports(results, chosen, folder):
         click.echo(path)

@@ -12,7 +12,7 @@ import httpx
 
 from enginebench.errors import UsageError
 from enginebench_openai.process import ServerProcess
-from enginebench_openai.protocol import EngineStats, GenerationRequest, TokenOutput
+from enginebench_openai.protocol import EngineStats, Feature, GenerationRequest, TokenOutput
 from enginebench_openai.server import _listen
 
 BOS, EOS, VOCAB = 256, 257, 258
@@ -78,6 +78,7 @@ class ScriptedEngine:
     """Replies as `reply` says, cut at max_tokens; stands still while `gate` is closed."""
 
     context_length = CONTEXT
+    features: frozenset[Feature] = frozenset()
 
     def __init__(self, reply: Reply = say_back, *, step_s: float = 0.0) -> None:
         self.reply, self.step_s = reply, step_s

@@ -9,19 +9,46 @@ from hypothesis import strategies as st
 
 from enginebench_openai import messages
 from enginebench_openai.protocol import (
+    Dry,
+    DynamicTemperature,
     EngineStats,
+    Feature,
     GenerationRequest,
+    Grammar,
+    Mirostat,
     SamplingParams,
+    TokenLogprob,
     TokenOutput,
+    Xtc,
 )
 
 REQUEST = GenerationRequest(
     "a", (1, 2**31), 5, SamplingParams(temperature=0.5, top_k=3, seed=2**63 - 1), frozenset({7})
 )
-DOWN = (messages.Add((REQUEST, REQUEST)), messages.Abort(("a", "b")), messages.Stop())
+SCORED = GenerationRequest(
+    "b",
+    (1,),
+    5,
+    SamplingParams(
+        logit_bias=((3, -100.0),),
+        dynamic_temperature=DynamicTemperature(0.5),
+        xtc=Xtc(0.5),
+        dry=Dry(0.8, breakers=frozenset({4})),
+        mirostat=Mirostat(),
+    ),
+    min_tokens=2,
+    logprobs=0,
+    prompt_logprobs=3,
+    grammar=Grammar("json_schema", "{}"),
+    pooling="mean",
+)
+LOGPROB = TokenLogprob(5, -1.5, ((5, -1.5), (6, -2.0)))
+DOWN = (messages.Add((REQUEST, SCORED)), messages.Abort(("a", "b")), messages.Stop())
 UP = (
-    messages.Ready(4096),
+    messages.Ready(4096, frozenset({Feature.LOGPROBS, Feature.DRY})),
     messages.Tokens((TokenOutput("a", (1, 2)), TokenOutput("b", (), "stop", 16, "why"))),
+    messages.Tokens((TokenOutput("a", (5,), logprobs=(LOGPROB,), prompt_logprobs=(LOGPROB,)),)),
+    messages.Tokens((TokenOutput("a", (), "stop", embedding=(0.5, -1.0)),)),
     messages.Stats(EngineStats(1, 2, 3, 4, kv_blocks_total=5)),
     messages.No("a", "too long"),
     messages.Dead("it broke", None),

@@ -201,7 +201,8 @@ def test_reuse_stops_and_aborts_change_no_answer(
             index = int(output.request_id)
             said = requests[index][0] + found[output.request_id]
             assert runner.cache[: len(said) - 1] == said[:-1]
-            assert engine._in_cache == runner.cache[: len(engine._in_cache)]
+            held = engine._slot.in_cache
+            assert held == runner.cache[: len(held)]
         if requests and data.draw(st.booleans()):
             name = str(data.draw(st.integers(0, len(requests) - 1)))
             engine.abort(name)

@@ -1,0 +1,41 @@
+"""What an engine may offer beyond `TokenEngine`; the server looks for each by its protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+__all__ = ["CacheFiles", "SlottedEngine"]
+
+
+@runtime_checkable
+class SlottedEngine(Protocol):
+    """An engine that computes at most `slots` requests at once.
+
+    The server keeps what comes beyond them in its own queue, which is fair between clients, and
+    hands the engine only a few more, so that no slot ever waits for the server. Without it, all
+    requests go to the engine as they come.
+    """
+
+    slots: int
+
+
+@runtime_checkable
+class CacheFiles(Protocol):
+    """An engine whose prompt cache can be kept in a file: llama-server's slot save and restore.
+
+    Both are called between steps and while no request runs. They raise `OSError` where the file
+    cannot be read or written and `ValueError` where it is not a cache of this model.
+    """
+
+    def save_cache(self, path: Path) -> int:
+        """Write what the cache holds to `path`, atomically; the number of tokens."""
+        ...
+
+    def restore_cache(self, path: Path) -> int:
+        """Replace the cache by what `path` holds; the number of tokens.
+
+        Sizes that the file states are checked against the model and the file's own length before
+        anything is allocated.
+        """
+        ...
