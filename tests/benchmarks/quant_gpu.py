@@ -33,9 +33,15 @@ from enginebench_openai.protocol import GenerationRequest, SamplingParams
 from enginebench_quant.gpu.engine import GpuEngine
 from enginebench_quant.gpu.model import GpuModel
 from enginebench_quant.kernels.gpu import attention_decode, dependent_launch
-from enginebench_quant.kernels.gpu.configs import ProductConfig, product_config
-from enginebench_quant.kernels.gpu.planes import FORMATS, Planes
-from enginebench_quant.kernels.gpu.product import _halved, gate_up, product
+from enginebench_quant.kernels.gpu.configs import ProductConfig, gate_up_config, product_config
+from enginebench_quant.kernels.gpu.planes import BLOCK, FORMATS, Planes
+from enginebench_quant.kernels.gpu.product import gate_up, product
+from enginebench_quant.kernels.gpu.vector import (
+    PACKED_HEADS,
+    empty_vector,
+    pack_vector,
+    packs_inner,
+)
 
 MODELS = {  # synthetic name; llama.cpp's decode and prefill tok/s on an H100; our targets
     "8B-Q4_K_M": ("llama-3.1-8b@q4_k_m", 269.7, 9787, 430, 15000),
@@ -94,16 +100,25 @@ def time_products(chosen: str, bench: Bench, ceilings: Ceilings) -> None:
         if product_group(name, kinds) != chosen:
             continue
         is_gate_up = "gate_up" in name
-        own = product_config(sum(rows), columns // 32)
-        own = _halved(own) if is_gate_up else own
         sizes = [random_planes(k, r, columns, 0) for k, r in zip(kinds, rows, strict=True)]
         n_bytes = sum(planes.n_bytes for planes in sizes)
+        is_super = sizes[0].format.file_values > BLOCK
+        own = (
+            gate_up_config(columns // 32, is_super=is_super)
+            if is_gate_up
+            else product_config(sum(rows), columns // 32)
+        )
         sets = [
             [random_planes(k, r, columns, seed) for k, r in zip(kinds, rows, strict=True)]
             for seed in range(1 if bench.warm else min(24, sets_to_rotate(n_bytes)))
         ]
         x, norm = torch.randn(2, columns, device="cuda")
-        out = torch.zeros(rows[0] if is_gate_up else sum(rows), device="cuda")
+        out: Any = torch.zeros(rows[0] if is_gate_up else sum(rows), device="cuda")
+        if name.endswith((" o", " down")):
+            pack_vector(x, packed := empty_vector(columns, x.device))
+            x = packed
+        if is_gate_up and packs_inner(rows[0], x.device):
+            out = empty_vector(rows[0], x.device)
 
         add = name.endswith((" o", " down"))
 
@@ -151,12 +166,13 @@ def time_attention(bench: Bench, ceilings: Ceilings) -> None:
             qkv = torch.randn((heads + 2 * kv_heads) * dim, device="cuda")
             cos_sin = torch.randn(4096, dim, device="cuda")
             position = torch.tensor([context], dtype=torch.int32, device="cuda")
-            out = torch.zeros(heads * dim, device="cuda")
+            out = empty_vector(heads * dim, torch.device("cuda", 0))
+            assert dim in PACKED_HEADS
             found = {}
             for at_once in sorted({group, max(1, group // 2), max(1, group // 4), 1}):
                 if group % at_once:
                     continue
-                for splits in (1, 2, 4, 8, 16, 32):
+                for splits in (2, 3, 5, 8, 9, 16, 17, 32):
                     if splits * heads // at_once > 1056:
                         continue
                     work = attention_decode.AttentionWorkspace(

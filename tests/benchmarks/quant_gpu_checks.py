@@ -26,7 +26,13 @@ from enginebench_quant.kernels.gpu import (
     product,
     reference,
 )
-from enginebench_quant.kernels.gpu.planes import FORMATS
+from enginebench_quant.kernels.gpu.planes import FORMATS, Planes
+from enginebench_quant.kernels.gpu.vector import (
+    PACKED_HEADS,
+    empty_vector,
+    pack_vector,
+    unpack_vector,
+)
 
 CUDA = torch.device("cuda", 0)
 ATTENTION = ((4, 2, 16), (8, 2, 64), (9, 3, 64), (16, 2, 128), (32, 8, 128), (32, 32, 128))
@@ -112,6 +118,32 @@ def _products(checks: Checks, kind: str) -> None:
         product.gate_up(x, a, b, found, norm=norm, eps=1e-5)
         reference.gate_up(x, a, b, expected, norm=norm, eps=1e-5)
         checks(f"gate_up {kind} {rows}x{columns}", found, expected, 1e-3)
+        if rows % 32 == 0:
+            _packed_gate_up(checks, f"gate_up {kind} {rows}x{columns} packed", x, a, b, norm)
+        packed = empty_vector(columns, CUDA)
+        pack_vector(x, packed)
+        found, expected = _nans(2, rows)
+        product.product(packed, [a], found)
+        reference.product(x, [a], expected)
+        checks(f"product {kind} {rows}x{columns} packed", found, expected, 1e-4)
+
+
+def _packed_gate_up(
+    checks: Checks, what: str, x: Tensor, a: Planes, b: Planes, norm: Tensor
+) -> None:
+    """Each code is the nearest to the exact value: no more than half a step off."""
+    packed, exact = empty_vector(a.rows, CUDA), _nans(a.rows)
+    packed.scales.fill_(torch.nan)
+    product.gate_up(x, a, b, packed, norm=norm, eps=1e-5)
+    reference.gate_up(x, a, b, exact, norm=norm, eps=1e-5)
+    steps = (unpack_vector(packed) - exact).abs().view(-1, 32) / packed.scales[:, None]
+    furthest = float(torch.nan_to_num(steps, nan=torch.inf).max())
+    checks.true(
+        what, furthest <= 0.501, f"a code is {furthest:.3f} steps off"
+    )
+    sums = packed.words.view(torch.int8).view(2, -1, 16).sum(-1).T
+    same = torch.equal(packed.sums.view(torch.int16).view(-1, 2).long(), sums)
+    checks.true(what, same, "sums are not those of the codes")
 
 
 def _dense(checks: Checks) -> None:
@@ -153,6 +185,15 @@ def _attention(checks: Checks) -> None:
                 )
             reference.decode_attention(qkv, position, cos_sin, *twin, expected, None, **norms)
             checks(f"decode {label}", found, expected, 4e-3)
+            if dim in PACKED_HEADS:
+                packed, packed_twin = (empty_vector(heads * dim, CUDA) for _ in range(2))
+                packed.scales.fill_(torch.nan)
+                attention_decode.decode_attention(
+                    qkv, position, cos_sin, *cache, packed, work, **norms
+                )
+                pack_vector(expected, packed_twin)
+                values = unpack_vector(packed), unpack_vector(packed_twin)
+                checks(f"decode {label} packed", *values, 1e-2)
             checks(f"cache {label}", cache.float(), twin.float(), 1e-4)
             _chunk_attention(checks, label, heads, past, cache, cos_sin, norms)
 

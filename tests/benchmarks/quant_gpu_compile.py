@@ -30,7 +30,7 @@ from enginebench_quant.kernels.gpu import (
     expand,
     product,
 )
-from enginebench_quant.kernels.gpu.planes import FORMATS
+from enginebench_quant.kernels.gpu.planes import BLOCK, FORMATS
 
 SCALE_TYPES = {"d": "*fp16", "dm": "*i32", "k": "*i16", "k16": "*i16"}
 
@@ -74,9 +74,17 @@ def products() -> Iterator[Build]:
             "BLOCKS": blocks, "BT": triton.next_power_of_2(blocks), "R": config.rows,
             "BITS": upper.bits, "SCALES": upper.scales, "ZERO": upper.zero,
             "BELOW": len(kinds) == 2, "BELOW_BITS": lower.bits, "BELOW_SCALES": lower.scales,
-            "BELOW_ZERO": lower.zero, "NORM": norm, "BIAS": False, "ADD": not norm, "NATIVE": True,
+            "BELOW_ZERO": lower.zero, "NORM": norm, "BIAS": False, "ADD": not norm,
+            "PACKED": not norm, "NATIVE": True,
         }  # fmt: skip
-        types = vectors | plane_types("", kinds[0]) | plane_types("below_", kinds[-1])
+        packed = {} if norm else {"x": "*i32"}
+        types = (
+            vectors
+            | packed
+            | {"x_scales": "*fp32", "x_sums": "*i32"}
+            | plane_types("", kinds[0])
+            | plane_types("below_", kinds[-1])
+        )
         yield Build(
             f"{label} {'+'.join(kinds)}", product._product_kernel, types, constants,
             {"num_warps": config.num_warps}, ("programs", "below_programs"),
@@ -85,17 +93,25 @@ def products() -> Iterator[Build]:
         ("8B", "Q4_K", 14336, 128), ("8B", "Q8_0", 14336, 128), ("3B", "Q4_K", 11008, 64),
         ("135M", "Q4_1", 1536, 18), ("7B", "Q4_0", 11008, 128),
     ):  # fmt: skip
-        config = product._halved(configs.product_config(2 * rows, blocks))
         form = FORMATS[kind]
+        config = configs.gate_up_config(blocks, is_super=form.file_values > BLOCK)
         constants = {
             "BLOCKS": blocks, "BT": triton.next_power_of_2(blocks), "R": config.rows,
             "BITS": form.bits, "SCALES": form.scales, "ZERO": form.zero,
             "UP_BITS": form.bits, "UP_SCALES": form.scales, "UP_ZERO": form.zero, "NATIVE": True,
+            "UNIT": 32 if rows > 4000 else config.rows, "PACKED": rows > 4000,
         }  # fmt: skip
-        types = vectors | plane_types("", kind) | plane_types("up_", kind)
+        packed = {"out": "*i32"} if rows > 4000 else {}
+        types = (
+            vectors
+            | packed
+            | {"out_scales": "*fp32", "out_sums": "*i32"}
+            | plane_types("", kind)
+            | plane_types("up_", kind)
+        )
         yield Build(
             f"{label} gate_up {kind}", product._gate_up_kernel, types, constants,
-            {"num_warps": config.num_warps}, ("programs",),
+            {"num_warps": config.num_warps}, ("programs", "units"),
         )  # fmt: skip
 
 
@@ -121,17 +137,17 @@ def attention() -> Iterator[Build]:
     for label, heads, kv_heads, dim in (
         ("8B", 32, 8, 128), ("3B", 16, 2, 128), ("7B", 32, 32, 128), ("135M", 9, 3, 64),
     ):  # fmt: skip
-        at_once = attention_decode._heads_at_once(heads // kv_heads)
+        at_once = configs.attention_heads(heads, heads // kv_heads)
+        splits = configs.attention_splits(heads // at_once, 4096, attention_decode._TILE)
         constants = {
             "N_HEADS": heads, "N_KV_HEADS": kv_heads, "HEADS": at_once, "HEADS_PAD": 16,
             "HALF": dim // 2, "HALF_PAD": dim // 2, "D_PAD": dim, "TILE": attention_decode._TILE,
-            "SPLITS": 8, "SPLITS_PAD": 8, "NORMED": False,
+            "SPLITS": splits, "SPLITS_PAD": splits, "NORMED": False, "PACKED": True,
         }  # fmt: skip
-        options = {"num_warps": 4, "num_stages": 2}
+        options = {"num_warps": 4, "num_stages": 1}
+        decode = {"qkv": "*fp32", "out": "*i32", "out_scales": "*fp32", "out_sums": "*i32"}
         kernel = attention_decode._decode_kernel
-        yield Build(
-            f"decode {label}", kernel, types | {"qkv": "*fp32", "out": "*fp32"}, constants, options
-        )
+        yield Build(f"decode {label}", kernel, types | decode, constants, options)
         constants = {
             "N_HEADS": heads, "GROUP": heads // kv_heads, "D": dim, "D_PAD": dim, "ROWS": 128,
             "TILE": 64,

@@ -16,6 +16,12 @@ from enginebench_models import ModelConfig
 from enginebench_quant.gpu.weights import LayerWeights, Matrix, Weights, matrix_shape
 from enginebench_quant.kernels.gpu import ops
 from enginebench_quant.kernels.gpu.planes import Planes
+from enginebench_quant.kernels.gpu.vector import (
+    PACKED_HEADS,
+    Int8Vector,
+    empty_vector,
+    packs_inner,
+)
 
 __all__ = ["MAX_CHUNK_TOKENS", "Program", "State"]
 
@@ -87,8 +93,11 @@ class Program:
         self._x = self._zeros(c.hidden_size)
         self._qkv = self._zeros(q_size + 2 * kv_size)
         self._attended = self._zeros(q_size)
+        self._packed_attended = _packed(q_size, c.head_dim in PACKED_HEADS, self.device)
         self._gate_up = self._zeros(2 * c.intermediate_size)
         self._inner = self._zeros(c.intermediate_size)
+        packs = packs_inner(c.intermediate_size, self.device)
+        self._packed_inner = _packed(c.intermediate_size, packs, self.device)
         self.logits = self._zeros(c.vocab_size)
         self._scaled = self._zeros(c.vocab_size)
         tiles = -(-c.vocab_size // _TILE_TOKENS)
@@ -149,30 +158,34 @@ class Program:
     def _layer(self, index: int, w: LayerWeights) -> None:
         eps = self.config.rms_norm_eps
         self._product(self._x, w.qkv, self._qkv, norm=w.attention_norm, bias=w.qkv_bias)
+        attended = _taken(w.output, self._packed_attended, self._attended)
         self._ops.decode_attention(
             self._qkv, self.state.token_and_position[1:], self._cos_sin, self.k_caches[index],
-            self.v_caches[index], self._attended, self._workspace,
+            self.v_caches[index], attended, self._workspace,
             q_norm=w.q_norm, k_norm=w.k_norm, eps=eps,
         )  # fmt: skip
-        self._product(self._attended, (w.output,), self._x, add=True)
-        self._feed_forward(w)
-        self._product(self._inner, (w.down,), self._x, add=True)
+        self._product(attended, (w.output,), self._x, add=True)
+        inner = self._feed_forward(w)
+        self._product(inner, (w.down,), self._x, add=True)
 
-    def _feed_forward(self, w: LayerWeights) -> None:
+    def _feed_forward(self, w: LayerWeights) -> Tensor | Int8Vector:
+        """What the down projection takes."""
         size = self.config.intermediate_size
         first, last = w.gate_up[0], w.gate_up[-1]
         if isinstance(first, Planes) and isinstance(last, Planes):
             if len(w.gate_up) == 1:
                 first, last = first.slice(0, size), first.slice(size, 2 * size)
+            inner = _taken(w.down, self._packed_inner, self._inner)
             eps = self.config.rms_norm_eps
-            self._ops.gate_up(self._x, first, last, self._inner, norm=w.ffn_norm, eps=eps)
-            return
+            self._ops.gate_up(self._x, first, last, inner, norm=w.ffn_norm, eps=eps)
+            return inner
         self._product(self._x, w.gate_up, self._gate_up, norm=w.ffn_norm)
         self._ops.silu_mul(self._gate_up[None], self._inner[None])
+        return self._inner
 
     def _product(
         self,
-        x: Tensor,
+        x: Tensor | Int8Vector,
         matrices: tuple[Matrix, ...],
         out: Tensor,
         *,
@@ -268,6 +281,15 @@ def lowest_kept(x: Tensor, filters: Tensor) -> Tensor:
     kept = (mass > 0) & (before < top_p * mass.double().sum()) & (mass >= min_p)
     kept |= rank == 0
     return torch.where(kept, ordered, torch.inf).amin(0, keepdim=True)
+
+
+def _packed(columns: int, wanted: bool, device: torch.device) -> Int8Vector | None:
+    return empty_vector(columns, device) if wanted else None
+
+
+def _taken(matrix: Matrix, packed: Int8Vector | None, plain: Tensor) -> Tensor | Int8Vector:
+    """The form in which the vector before `matrix` is best written."""
+    return plain if packed is None or isinstance(matrix, torch.Tensor) else packed
 
 
 def _launches(matrices: Sequence[Matrix]) -> Iterator[Sequence[Matrix]]:

@@ -10,6 +10,7 @@ from enginebench_quant.kernels.gpu import (
     elementwise,
     reference,
 )
+from enginebench_quant.kernels.gpu.vector import empty_vector, unpack_vector
 
 CAPACITY = 200
 HEADS = [(4, 2, 16), (8, 2, 64), (6, 2, 32), (3, 3, 24), (9, 3, 64)]  # query heads, key heads, size
@@ -51,6 +52,30 @@ def test_decode(heads, kv_heads, dim, past, splits, normed, device) -> None:
         assert relative_error(found, expected) < 2e-3
     assert work.arrived.count_nonzero() == 0
     assert relative_error(case.cache[:, :, past], twin[:, :, past]) < 1e-3
+
+
+@pytest.mark.parametrize("heads, kv_heads, dim", [(8, 2, 64), (6, 2, 32)])
+def test_decode_quantizes_for_the_next_product(heads, kv_heads, dim, device) -> None:
+    case = Case(heads, kv_heads, dim, False, device)
+    twin = case.cache.clone()
+    qkv = torch.randn(case.width, device=device)
+    position = torch.tensor([150], dtype=torch.int32, device=device)
+    work = attention_decode.AttentionWorkspace(heads, kv_heads, dim, CAPACITY, device)
+    found, expected = (empty_vector(heads * dim, device) for _ in range(2))
+    attention_decode.decode_attention(qkv, position, case.cos_sin, *case.cache, found, work)
+    reference.decode_attention(qkv, position, case.cos_sin, *twin, expected, None)
+    assert relative_error(unpack_vector(found), unpack_vector(expected)) < 1e-2
+
+
+def test_heads_without_whole_blocks_are_not_quantized(device) -> None:
+    case = Case(4, 2, 16, False, device)
+    work = attention_decode.AttentionWorkspace(4, 2, 16, CAPACITY, device)
+    position = torch.zeros(1, dtype=torch.int32, device=device)
+    qkv = torch.randn(case.width, device=device)
+    with pytest.raises(ValueError, match="heads of 16 are not written as int8"):
+        attention_decode.decode_attention(
+            qkv, position, case.cos_sin, *case.cache, empty_vector(64, device), work
+        )
 
 
 def test_one_split_and_one_head_a_program(device) -> None:

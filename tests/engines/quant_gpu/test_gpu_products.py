@@ -7,6 +7,12 @@ from packed_cases import random_planes, relative_error
 from enginebench_quant.kernels.gpu import dense, product, reference
 from enginebench_quant.kernels.gpu.configs import ProductConfig
 from enginebench_quant.kernels.gpu.planes import FORMATS
+from enginebench_quant.kernels.gpu.vector import (
+    Int8Vector,
+    empty_vector,
+    pack_vector,
+    unpack_vector,
+)
 
 SMALL = ProductConfig(4, 1, 1)  # programs walk over several groups of rows
 WIDE = ProductConfig(2, 4, 8)
@@ -55,6 +61,43 @@ def test_gate_up(kinds, config, device) -> None:
     product.gate_up(x, gate, up, found, norm=norm, eps=1e-5, config=config)
     reference.gate_up(x, gate, up, expected, norm=norm, eps=1e-5)
     assert relative_error(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["Q4_K", "Q6_K", "Q8_0", "Q5_1"])
+def test_a_vector_that_is_quantized_already(kind, device) -> None:
+    matrix = random_planes(kind, 37, 768, device)
+    x = vector(768, device)
+    packed = empty_vector(768, device)
+    pack_vector(x, packed)
+    assert torch.equal(unpack_vector(packed), reference.quantize_activations(x))
+    found = vector(37, device)
+    expected = found.clone()
+    product.product(packed, [matrix], found, add=True)
+    reference.product(x, [matrix], expected, add=True)
+    assert relative_error(found, expected) < 1e-5
+    with pytest.raises(ValueError, match="cannot be normed"):
+        product.product(packed, [matrix], found, norm=x)
+
+
+@pytest.mark.parametrize("rows", [32, 160])
+@pytest.mark.parametrize("config", [SMALL, WIDE, None])
+def test_gate_up_quantizes_for_the_next_product(rows, config, device) -> None:
+    gate, up = (random_planes("Q4_K", rows, 256, device, seed) for seed in range(2))
+    x, norm = vector(256, device), vector(256, device)
+    found, expected = empty_vector(rows, device), empty_vector(rows, device)
+    found.scales.fill_(torch.nan)
+    product.gate_up(x, gate, up, found, norm=norm, eps=1e-5, config=config)
+    reference.gate_up(x, gate, up, expected, norm=norm, eps=1e-5)
+    assert_as_packed(found, expected)
+
+
+def assert_as_packed(found: Int8Vector, expected: Int8Vector) -> None:
+    """Codes may differ by one where rounding is as good as tied."""
+    assert relative_error(found.scales, expected.scales) < 1e-3
+    steps = found.words.view(torch.int8).int() - expected.words.view(torch.int8).int()
+    assert steps.abs().max() <= 1 and steps.count_nonzero() < 0.02 * steps.numel() + 2
+    words = found.words.view(torch.int8).view(2, found.blocks, 16).sum(-1, dtype=torch.int16)
+    assert torch.equal(found.sums.view(torch.int16).view(-1, 2), words.T)
 
 
 def test_columns_that_fill_no_tile(device) -> None:

@@ -4,7 +4,9 @@ over all keys, in one launch.
 A program takes a few query heads that share a key head, padded to 16 rows for the matrix units,
 and its part of the cached keys; the grid is fixed at launch and the position read on the device,
 so the kernel fits a CUDA graph. The new key does not go through the cache: the first part begins
-its running softmax with it. The last program of a head group to finish joins the parts.
+its running softmax with it. So a program needs nothing of the kernel before it to ask for its first
+tile of keys and values, and does not wait for it. The last program of a head group to finish joins
+the parts, and quantizes them if the product that follows takes int8.
 """
 
 import math
@@ -14,13 +16,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from enginebench_quant.kernels.gpu.configs import attention_splits
+from enginebench_quant.kernels.gpu.codes import store_quantized
+from enginebench_quant.kernels.gpu.configs import attention_heads, attention_splits
 from enginebench_quant.kernels.gpu.dependent_launch import await_previous, launch_options
+from enginebench_quant.kernels.gpu.vector import PACKED_HEADS, Int8Vector
 
 __all__ = ["AttentionWorkspace", "decode_attention"]
 
 _LOG2E = math.log2(math.e)
-_TILE = 32
+_TILE = 64
 
 
 @triton.jit
@@ -40,42 +44,66 @@ def rotated(source, norm, eps, cos, sin, row_inside, HALF: tl.constexpr, HALF_PA
 
 
 @triton.jit
+def _keys_and_values(
+    k_head, v_head, start, end,
+    HALF: tl.constexpr, HALF_PAD: tl.constexpr, D_PAD: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Both halves of a tile of keys (D/2, TILE), its values (TILE, D), past the caches of cores."""
+    D: tl.constexpr = 2 * HALF
+    half = tl.arange(0, HALF_PAD)
+    d = tl.arange(0, D_PAD)
+    key = start + tl.arange(0, TILE)
+    inside = key < end
+    k_at = k_head + key[None, :] * D + half[:, None]
+    k_mask = inside[None, :] & (half < HALF)[:, None]
+    low = tl.load(k_at, mask=k_mask, other=0.0, cache_modifier=".cg")
+    high = tl.load(k_at + HALF, mask=k_mask, other=0.0, cache_modifier=".cg")
+    v_mask = inside[:, None] & (d < D)[None, :]
+    v_at = v_head + key[:, None] * D + d[None, :]
+    return low, high, tl.load(v_at, mask=v_mask, other=0.0, cache_modifier=".cg")
+
+
+@triton.jit
 def _decode_kernel(
-    qkv, q_norm, k_norm, eps, cos_sin, position, k_cache, v_cache, out, partial, partial_lse,
-    arrived, scale_log2, capacity,
+    qkv, q_norm, k_norm, eps, cos_sin, position, k_cache, v_cache, out, out_scales, out_sums,
+    partial, partial_lse, arrived, scale_log2, capacity,
     N_HEADS: tl.constexpr, N_KV_HEADS: tl.constexpr, HEADS: tl.constexpr, HEADS_PAD: tl.constexpr,
     HALF: tl.constexpr, HALF_PAD: tl.constexpr, D_PAD: tl.constexpr, TILE: tl.constexpr,
-    SPLITS: tl.constexpr, SPLITS_PAD: tl.constexpr, NORMED: tl.constexpr, PDL: tl.constexpr,
+    SPLITS: tl.constexpr, SPLITS_PAD: tl.constexpr, NORMED: tl.constexpr, PACKED: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
-    await_previous(PDL)
     D: tl.constexpr = 2 * HALF
     GROUP: tl.constexpr = N_HEADS // N_KV_HEADS
     split = tl.program_id(0)
     group = tl.program_id(1)
     kv_head = group * HEADS // GROUP
-    keys = tl.load(position)
+    # The position and the cached keys are older than the kernel before this one.
+    keys = tl.load(position, cache_modifier=".cg")
     tiles_each = tl.maximum(tl.cdiv(tl.cdiv(keys, TILE), SPLITS), 1)
     used = tl.maximum(tl.cdiv(keys, tiles_each * TILE), 1)
-    if split >= used:
-        return
     begin = split * tiles_each * TILE
     end = tl.minimum(begin + tiles_each * TILE, keys)
-
+    k_head = k_cache + kv_head.to(tl.int64) * capacity * D
+    v_head = v_cache + kv_head.to(tl.int64) * capacity * D
+    k_low, k_high, value = _keys_and_values(
+        k_head, v_head, begin, end, HALF, HALF_PAD, D_PAD, TILE
+    )  # fmt: skip
     half = tl.arange(0, HALF_PAD)
+    angles = cos_sin + keys.to(tl.int64) * D + half
+    cos = tl.load(angles, mask=half < HALF, other=0.0)[None, :]
+    sin = tl.load(angles + HALF, mask=half < HALF, other=0.0)[None, :]
+    await_previous(PDL)
+    if split >= used:
+        return
+
     d = tl.arange(0, D_PAD)
     row = tl.arange(0, HEADS_PAD)
     head = group * HEADS + row
     real = (row < HEADS)[:, None]
-    angles = cos_sin + keys.to(tl.int64) * D + half
-    cos = tl.load(angles, mask=half < HALF, other=0.0)[None, :]
-    sin = tl.load(angles + HALF, mask=half < HALF, other=0.0)[None, :]
     q_at = qkv + head[:, None] * D
     low, high = rotated(q_at, q_norm, eps, cos, sin, real, HALF, HALF_PAD, NORMED)
     low = (low * scale_log2).to(tl.float16)
     high = (high * scale_log2).to(tl.float16)
-
-    k_head = k_cache + kv_head.to(tl.int64) * capacity * D
-    v_head = v_cache + kv_head.to(tl.int64) * capacity * D
     best = tl.full((HEADS_PAD,), -1.0e30, tl.float32)
     total = tl.zeros((HEADS_PAD,), tl.float32)
     acc = tl.zeros((HEADS_PAD, D_PAD), tl.float32)
@@ -98,52 +126,53 @@ def _decode_kernel(
         total = tl.full((HEADS_PAD,), 1.0, tl.float32)
         acc = acc + new_v.to(tl.float32)[None, :]
 
-    for start in tl.range(begin, end, TILE):
-        key = start + tl.arange(0, TILE)
-        inside = key < end
-        k_at = k_head + key[None, :] * D + half[:, None]
-        k_mask = inside[None, :] & (half < HALF)[:, None]
-        k_low = tl.load(k_at, mask=k_mask, other=0.0)
-        k_high = tl.load(k_at + HALF, mask=k_mask, other=0.0)
-        v_mask = inside[:, None] & (d < D)[None, :]
-        value = tl.load(v_head + key[:, None] * D + d[None, :], mask=v_mask, other=0.0)
-        score = tl.dot(low, k_low) + tl.dot(high, k_high)  # (HEADS_PAD, TILE)
-        score = tl.where(inside[None, :], score, -1.0e30)
+    for start in tl.range(begin, end, TILE, num_stages=1):
+        this_low = k_low
+        this_high = k_high
+        this_value = value
+        k_low, k_high, value = _keys_and_values(
+            k_head, v_head, start + TILE, end, HALF, HALF_PAD, D_PAD, TILE
+        )  # fmt: skip
+        score = tl.dot(low, this_low) + tl.dot(high, this_high)  # (HEADS_PAD, TILE)
+        score = tl.where((start + tl.arange(0, TILE) < end)[None, :], score, -1.0e30)
         new_best = tl.maximum(best, tl.max(score, axis=1))
         weight = tl.exp2(score - new_best[:, None])
         decay = tl.exp2(best - new_best)
         total = total * decay + tl.sum(weight, axis=1)
         acc = acc * decay[:, None]
-        acc = tl.dot(weight.to(tl.float16), value, acc)
+        acc = tl.dot(weight.to(tl.float16), this_value, acc)
         best = new_best
 
+    place = head * SPLITS + split
     acc = acc / total[:, None]
-    write = real & (d < D)[None, :]
-    if SPLITS == 1:
-        tl.store(out + head[:, None] * D + d[None, :], acc, mask=write)
-    else:
-        place = head * SPLITS + split
-        tl.store(partial_lse + place, best + tl.log2(total), mask=row < HEADS)
-        tl.store(partial + place[:, None] * D + d[None, :], acc, mask=write)
-        tl.debug_barrier()  # every lane has written before one of them says so
-        before = tl.atomic_add(arrived + group, 1, sem="acq_rel")
-        if before == used - 1:
-            tl.debug_barrier()
-            part = tl.arange(0, SPLITS_PAD)
-            for one_head in tl.static_range(HEADS):
-                at = (group * HEADS + one_head) * SPLITS + part
-                lse = tl.load(
-                    partial_lse + at, mask=part < used, other=-1.0e30, cache_modifier=".cg"
-                )
-                share = tl.where(part < used, tl.exp2(lse - tl.max(lse, axis=0)), 0.0)
-                mask = (part < used)[:, None] & (d < D)[None, :]
-                parts = tl.load(
-                    partial + at[:, None] * D + d[None, :], mask=mask, other=0.0,
-                    cache_modifier=".cg",
+    tl.store(partial_lse + place, best + tl.log2(total), mask=row < HEADS)
+    tl.store(partial + place[:, None] * D + d[None, :], acc, mask=real & (d < D)[None, :])
+    tl.debug_barrier()  # every lane has written before one of them says so
+    before = tl.atomic_add(arrived + group, 1, sem="acq_rel")
+    if before == used - 1:
+        tl.debug_barrier()
+        part = tl.arange(0, SPLITS_PAD)
+        for one_head in tl.static_range(HEADS):
+            own = group * HEADS + one_head
+            at = own * SPLITS + part
+            lse = tl.load(
+                partial_lse + at, mask=part < used, other=-1.0e30, cache_modifier=".cg"
+            )  # fmt: skip
+            share = tl.where(part < used, tl.exp2(lse - tl.max(lse, axis=0)), 0.0)
+            parts = tl.load(
+                partial + at[:, None] * D + d[None, :],
+                mask=(part < used)[:, None] & (d < D)[None, :], other=0.0, cache_modifier=".cg",
+            )  # fmt: skip
+            joined = tl.sum(parts * share[:, None], axis=0) / tl.sum(share, axis=0)
+            if PACKED:
+                blocks = tl.reshape(joined, (D_PAD // 32, 32))
+                store_quantized(
+                    blocks, out, out_scales, out_sums, own * (D // 32), N_HEADS * (D // 32),
+                    D_PAD // 32,
                 )  # fmt: skip
-                joined = tl.sum(parts * share[:, None], axis=0) / tl.sum(share, axis=0)
-                tl.store(out + (group * HEADS + one_head) * D + d, joined, mask=d < D)
-            tl.store(arrived + group, 0)
+            else:
+                tl.store(out + own * D + d, joined, mask=d < D)
+        tl.store(arrived + group, 0)
 
 
 class AttentionWorkspace:
@@ -153,20 +182,15 @@ class AttentionWorkspace:
                  device: torch.device, heads: int | None = None, splits: int | None = None,
                  ) -> None:  # fmt: skip
         group = n_heads // n_kv_heads
-        self.heads = heads or _heads_at_once(group)
+        self.heads = heads or attention_heads(n_heads, group)
         if group % self.heads:
             raise ValueError(f"programs of {self.heads} heads do not divide a group of {group}")
         groups = n_heads // self.heads
-        self.splits = splits or attention_splits(device, groups, context, _TILE)
+        self.splits = splits or attention_splits(groups, context, _TILE)
         parts = (n_heads, self.splits)
         self.partial = torch.empty((*parts, head_dim), dtype=torch.float32, device=device)
         self.lse = torch.empty(parts, dtype=torch.float32, device=device)
         self.arrived = torch.zeros(groups, dtype=torch.int32, device=device)
-
-
-def _heads_at_once(group: int) -> int:
-    """Two where they pair up: fastest on an H100 for groups of 3 to 8 heads at 576 keys."""
-    return 2 if group % 2 == 0 else 1
 
 
 def decode_attention(
@@ -175,7 +199,7 @@ def decode_attention(
     cos_sin: Tensor,
     k_cache: Tensor,
     v_cache: Tensor,
-    out: Tensor,
+    out: Tensor | Int8Vector,
     workspace: AttentionWorkspace,
     *,
     q_norm: Tensor | None = None,
@@ -187,16 +211,20 @@ def decode_attention(
     n_heads = out.shape[0] // head_dim
     if qkv.shape != ((n_heads + 2 * n_kv_heads) * head_dim,) or qkv.dtype != torch.float32:
         raise ValueError(f"qkv is {qkv.dtype} {tuple(qkv.shape)}, not f32 of all heads' rows")
-    if not (k_cache.is_contiguous() and v_cache.is_contiguous() and out.is_contiguous()):
-        raise ValueError("caches and out must be contiguous")
+    if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
+        raise ValueError("caches must be contiguous")
+    packed = isinstance(out, Int8Vector)
+    if packed and head_dim not in PACKED_HEADS:
+        raise ValueError(f"heads of {head_dim} are not written as int8, only {PACKED_HEADS}")
+    target = out.tensors if isinstance(out, Int8Vector) else (out, out, out)
     half = head_dim // 2
     _decode_kernel[(workspace.splits, n_heads // workspace.heads)](
         qkv, qkv if q_norm is None else q_norm, qkv if k_norm is None else k_norm, eps, cos_sin,
-        position, k_cache, v_cache, out, workspace.partial, workspace.lse, workspace.arrived,
+        position, k_cache, v_cache, *target, workspace.partial, workspace.lse, workspace.arrived,
         head_dim**-0.5 * _LOG2E, capacity,
         N_HEADS=n_heads, N_KV_HEADS=n_kv_heads, HEADS=workspace.heads, HEADS_PAD=16,
         HALF=half, HALF_PAD=max(16, triton.next_power_of_2(half)),
         D_PAD=max(16, triton.next_power_of_2(head_dim)), TILE=_TILE, SPLITS=workspace.splits,
         SPLITS_PAD=triton.next_power_of_2(workspace.splits), NORMED=q_norm is not None,
-        num_warps=4, num_stages=2, **launch_options(qkv.device),
+        PACKED=packed, num_warps=4, num_stages=1, **launch_options(qkv.device),
     )  # fmt: skip

@@ -27,8 +27,8 @@ def load_tile(
     if BITS == 5:
         first_high = tl.load(high + single, mask=inside, other=0)
     elif BITS == 6:
-        first_high = tl.load(high + single * 2, mask=inside, other=0)
-        second_high = tl.load(high + single * 2 + 1, mask=inside, other=0)
+        first_high = tl.load(high + single + row_at, mask=inside, other=0)
+        second_high = tl.load(high + single + row_at + BLOCKS, mask=inside, other=0)
     elif BITS == 8:
         first_high = tl.load(high + words, mask=inside, other=0, eviction_policy="evict_first")
     scale = tl.load(scales + single, mask=inside, other=0)
@@ -137,6 +137,32 @@ def tile_product(
             minimum = tl.reshape(minimum, (BT, R))
             total += minimum * x_sum.to(tl.float32)[:, None]
     return tl.sum(total * x_scale[:, None], axis=0)
+
+
+@triton.jit
+def store_quantized(v, words, scales, sums, first_block, blocks, BT: tl.constexpr):
+    """v (BT, 32) into blocks first_block .. of an Int8Vector of `blocks` blocks."""
+    first, second, scale, first_sum, second_sum = quantized(v, BT)
+    block = first_block + tl.arange(0, BT)
+    at = block[:, None] * 4 + tl.arange(0, 4)[None, :]
+    inside = block < blocks
+    tl.store(words + at, first, mask=inside[:, None])
+    tl.store(words + blocks * 4 + at, second, mask=inside[:, None])
+    tl.store(scales + block, scale, mask=inside)
+    tl.store(sums + block, (first_sum & 0xFFFF) | (second_sum << 16), mask=inside)
+
+
+@triton.jit
+def load_quantized(words, scales, sums, zero, BLOCKS: tl.constexpr, BT: tl.constexpr):
+    """A whole Int8Vector, as `quantized` yields it."""
+    block = tl.arange(0, BT)
+    inside = block < BLOCKS
+    at = block[:, None] * 4 + tl.arange(0, 4)[None, :]
+    first = tl.load(words + at, mask=inside[:, None], other=0)
+    second = tl.load(words + BLOCKS * 4 + at, mask=inside[:, None], other=0)
+    scale = tl.load(scales + (block ^ zero), mask=inside, other=0.0)
+    pair = tl.load(sums + (block ^ zero), mask=inside, other=0)
+    return first, second, scale, (pair << 16) >> 16, pair >> 16
 
 
 @triton.jit

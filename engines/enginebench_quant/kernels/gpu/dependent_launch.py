@@ -2,8 +2,10 @@
 
 A decode step is hundreds of kernels of a few microseconds. Launched with `launch_options`, a
 kernel's programs are placed while the one before still runs, and ask for their first weights. The
-contract: a kernel calls `await_previous` before it reads anything that a kernel wrote and before
-it writes anything; until then it reads weights only.
+contract: a kernel calls `await_previous` before it reads what the kernel before it wrote, and
+before it writes anything. It lets its successor start only after it has waited itself, so all
+kernels but the one before have ended when it starts; what they wrote may be read at once, if not
+through a core's own cache.
 """
 
 from functools import lru_cache

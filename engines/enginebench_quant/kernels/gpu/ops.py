@@ -14,7 +14,7 @@ import torch
 __all__ = ["kernels", "workspace"]
 
 _HOMES = {
-    "product": ("product", "gate_up"),
+    "product": ("gate_up", "product"),
     "dense": ("dense_product",),
     "expand": ("expand",),
     "elementwise": ("add_rms_norm", "rope_and_cache", "silu_mul"),

@@ -8,7 +8,7 @@ bit.
     codes   (rows, blocks, 4) i32   4 low bits; byte j of word i: column 4i + j, and 16 + 4i + j
                                     in the high nibble (8 bits: columns 0 to 15 as bytes)
     high    5 bits: (rows, blocks) i32, bit 8j + i is that of column 4i + j
-            6 bits: (rows, blocks, 2) i32, one word a half, bits 8j + 2i of column 4i + j
+            6 bits: (rows, 2, blocks) i32, one word a half, bits 8j + 2i of column 4i + j
             8 bits: (rows, blocks, 4) i32, columns 16 to 31
     scales  "d": f16; "dm": f16 scale and minimum in an i32; "k": u8 scale and u8 minimum in an i16;
             "k16": two i8 scales in an i16, one for each half
@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["FORMATS", "BlockFormat", "Planes", "empty_planes", "repack", "values"]
+__all__ = ["BLOCK", "FORMATS", "BlockFormat", "Planes", "empty_planes", "repack", "values"]
 
 BLOCK = 32
 SUPER = 8  # blocks of a super-block
@@ -110,7 +110,7 @@ def empty_planes(kind: str, rows: int, columns: int, device: torch.device) -> Pl
     if columns % form.file_values:
         raise ValueError(f"rows of {columns} values are no whole number of {kind} blocks")
     blocks = columns // BLOCK
-    high = {4: (0,), 5: (rows, blocks), 6: (rows, blocks, 2), 8: (rows, blocks, 4)}[form.bits]
+    high = {4: (0,), 5: (rows, blocks), 6: (rows, 2, blocks), 8: (rows, blocks, 4)}[form.bits]
     supers = (rows, blocks // SUPER) if form.scales in ("k", "k16") else (0,)
     scale_type = {"d": torch.float16, "dm": torch.int32, "k": torch.int16, "k16": torch.int16}
     super_type = torch.float16 if form.scales == "k16" else torch.int32
@@ -184,7 +184,7 @@ def _put_codes(codes: Tensor, out: Planes) -> None:
         out.high.copy_(_words(_gathered(by_byte, 1), torch.int32)[..., 0])
     if out.format.bits == 6:
         by_byte = (codes >> 4).unflatten(-1, (2, 4, 4)).transpose(-1, -2)  # (.., half, j, i)
-        out.high.copy_(_words(_gathered(by_byte, 2), torch.int32)[..., 0])
+        out.high.copy_(_words(_gathered(by_byte, 2), torch.int32)[..., 0].transpose(1, 2))
 
 
 def _gathered(fields: Tensor, bits: int) -> Tensor:
@@ -270,7 +270,8 @@ def _codes(planes: Planes) -> Tensor:
         fields = torch.stack([high >> i & 1 for i in range(8)], -2)
         codes = codes | fields.flatten(-2).int() << 4
     if bits == 6:
-        high = planes.high.unsqueeze(-1).view(torch.uint8)  # (rows, blocks, 2 halves, 4 bytes j)
+        words = planes.high.transpose(1, 2).contiguous()
+        high = words.unsqueeze(-1).view(torch.uint8)  # (rows, blocks, 2 halves, 4 bytes j)
         fields = torch.stack([high >> 2 * i & 3 for i in range(4)], -2)
         codes = codes | fields.flatten(-3).int() << 4
     return codes

@@ -4,7 +4,7 @@ The vector's norm is part of the product: its weights are multiplied in before t
 quantized to int8 (a scale for each 32, as the CPU kernels have it), the root mean square at the
 end. A program keeps the quantized vector in registers and walks over groups of rows; the next
 group's weights are on their way while one is multiplied, and the first group's before the kernel
-ahead has ended.
+ahead has ended. A vector that its producer has quantized comes as an Int8Vector.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from enginebench_quant.kernels.gpu.codes import load_tile, quantized, tile_product
-from enginebench_quant.kernels.gpu.configs import ProductConfig, multiprocessors, product_config
+from enginebench_quant.kernels.gpu.codes import (
+    load_quantized,
+    load_tile,
+    quantized,
+    store_quantized,
+    tile_product,
+)
+from enginebench_quant.kernels.gpu.configs import ProductConfig, gate_up_config, product_config
 from enginebench_quant.kernels.gpu.dependent_launch import await_previous, launch_options
-from enginebench_quant.kernels.gpu.planes import Planes
+from enginebench_quant.kernels.gpu.device import multiprocessors
+from enginebench_quant.kernels.gpu.planes import BLOCK, Planes
+from enginebench_quant.kernels.gpu.vector import Int8Vector
 
 __all__ = ["gate_up", "product"]
 
@@ -32,8 +40,19 @@ def _norm_weights(norm, BLOCKS: tl.constexpr, BT: tl.constexpr, NORM: tl.constex
 
 
 @triton.jit
-def _activations(x, weights, eps, BLOCKS: tl.constexpr, BT: tl.constexpr, NORM: tl.constexpr):
+def _activations(
+    x, x_scales, x_sums, weights, eps, zero,
+    BLOCKS: tl.constexpr, BT: tl.constexpr, NORM: tl.constexpr, PACKED: tl.constexpr,
+):  # fmt: skip
     """x, quantized, and what remains to be multiplied in."""
+    if PACKED:
+        return load_quantized(x, x_scales, x_sums, zero, BLOCKS, BT), 1.0
+    else:
+        return _quantized_here(x, weights, eps, BLOCKS, BT, NORM)
+
+
+@triton.jit
+def _quantized_here(x, weights, eps, BLOCKS: tl.constexpr, BT: tl.constexpr, NORM: tl.constexpr):
     at = tl.arange(0, BT)[:, None] * 32 + tl.arange(0, 32)[None, :]
     v = tl.load(x + at, mask=at < BLOCKS * 32, other=0.0)
     factor = 1.0
@@ -63,90 +82,108 @@ def _tile_at(
 
 @triton.jit
 def _walk(
-    x, norm, eps, planes, bias, out, rows, zero, program, programs,
+    x, x_scales, x_sums, norm, eps, planes, bias, out, rows, zero, program, programs,
     BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr, BITS: tl.constexpr,
     SCALES: tl.constexpr, ZERO: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr,
-    ADD: tl.constexpr, NATIVE: tl.constexpr, PDL: tl.constexpr,
+    ADD: tl.constexpr, PACKED: tl.constexpr, NATIVE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program's share of the rows of one matrix."""
     tile = _tile_at(planes, program * R, rows, zero, BLOCKS, BT, R, BITS, SCALES)
     weights = _norm_weights(norm, BLOCKS, BT, NORM)
     await_previous(PDL)
-    v, factor = _activations(x, weights, eps, BLOCKS, BT, NORM)
+    v, factor = _activations(
+        x, x_scales, x_sums, weights, eps, zero, BLOCKS, BT, NORM, PACKED
+    )  # fmt: skip
     for first in tl.range(program * R, rows, programs * R):
         current = tile
         tile = _tile_at(planes, first + programs * R, rows, zero, BLOCKS, BT, R, BITS, SCALES)
-        y = tile_product(current, v, R, BITS, SCALES, ZERO, NATIVE) * factor
         row = first + tl.arange(0, R)
+        base = tl.zeros((R,), tl.float32)  # asked for before the product, to hide its latency
         if BIAS:
-            y += tl.load(bias + row, mask=row < rows, other=0.0)
+            base += tl.load(bias + row, mask=row < rows, other=0.0)
         if ADD:
-            y += tl.load(out + row, mask=row < rows, other=0.0)
+            base += tl.load(out + row, mask=row < rows, other=0.0)
+        y = base + tile_product(current, v, R, BITS, SCALES, ZERO, NATIVE) * factor
         tl.store(out + row, y, mask=row < rows)
 
 
 @triton.jit
 def _product_kernel(
-    x, norm, eps, bias, out, zero,
+    x, x_scales, x_sums, norm, eps, bias, out, zero,
     codes, high, scales, supers, rows, programs,
     below_codes, below_high, below_scales, below_supers, below_rows, below_programs,
     BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr,
     BITS: tl.constexpr, SCALES: tl.constexpr, ZERO: tl.constexpr,
     BELOW: tl.constexpr, BELOW_BITS: tl.constexpr, BELOW_SCALES: tl.constexpr,
     BELOW_ZERO: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr,
-    NATIVE: tl.constexpr, PDL: tl.constexpr,
+    PACKED: tl.constexpr, NATIVE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
+    upper = (codes, high, scales, supers)
+    lower = (below_codes, below_high, below_scales, below_supers)
     if BELOW:
         if program < programs:
             _walk(
-                x, norm, eps, (codes, high, scales, supers), bias, out, rows, zero,
-                program, programs, BLOCKS, BT, R, BITS, SCALES, ZERO, NORM, BIAS, ADD, NATIVE, PDL,
+                x, x_scales, x_sums, norm, eps, upper, bias, out, rows, zero, program, programs,
+                BLOCKS, BT, R, BITS, SCALES, ZERO, NORM, BIAS, ADD, PACKED, NATIVE, PDL,
             )  # fmt: skip
         else:
             _walk(
-                x, norm, eps, (below_codes, below_high, below_scales, below_supers),
-                bias + rows, out + rows, below_rows, zero, program - programs, below_programs,
-                BLOCKS, BT, R, BELOW_BITS, BELOW_SCALES, BELOW_ZERO, NORM, BIAS, ADD, NATIVE, PDL,
+                x, x_scales, x_sums, norm, eps, lower, bias + rows, out + rows, below_rows, zero,
+                program - programs, below_programs, BLOCKS, BT, R, BELOW_BITS, BELOW_SCALES,
+                BELOW_ZERO, NORM, BIAS, ADD, PACKED, NATIVE, PDL,
             )  # fmt: skip
     else:
         _walk(
-            x, norm, eps, (codes, high, scales, supers), bias, out, rows, zero,
-            program, programs, BLOCKS, BT, R, BITS, SCALES, ZERO, NORM, BIAS, ADD, NATIVE, PDL,
+            x, x_scales, x_sums, norm, eps, upper, bias, out, rows, zero, program, programs,
+            BLOCKS, BT, R, BITS, SCALES, ZERO, NORM, BIAS, ADD, PACKED, NATIVE, PDL,
         )  # fmt: skip
 
 
 @triton.jit
 def _gate_up_kernel(
-    x, norm, eps, out, zero,
-    codes, high, scales, supers, up_codes, up_high, up_scales, up_supers, rows, programs,
-    BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr,
+    x, norm, eps, out, out_scales, out_sums, zero,
+    codes, high, scales, supers, up_codes, up_high, up_scales, up_supers, rows, units, programs,
+    BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr, UNIT: tl.constexpr,
     BITS: tl.constexpr, SCALES: tl.constexpr, ZERO: tl.constexpr,
     UP_BITS: tl.constexpr, UP_SCALES: tl.constexpr, UP_ZERO: tl.constexpr,
-    NATIVE: tl.constexpr, PDL: tl.constexpr,
+    PACKED: tl.constexpr, NATIVE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    """A program walks over units of UNIT rows, R at a time; a packed output is a block a unit."""
     program = tl.program_id(0)
     gates = (codes, high, scales, supers)
     ups = (up_codes, up_high, up_scales, up_supers)
-    gate = _tile_at(gates, program * R, rows, zero, BLOCKS, BT, R, BITS, SCALES)
-    up = _tile_at(ups, program * R, rows, zero, BLOCKS, BT, R, UP_BITS, UP_SCALES)
+    gate = _tile_at(gates, program * UNIT, rows, zero, BLOCKS, BT, R, BITS, SCALES)
+    up = _tile_at(ups, program * UNIT, rows, zero, BLOCKS, BT, R, UP_BITS, UP_SCALES)
     weights = _norm_weights(norm, BLOCKS, BT, True)
     await_previous(PDL)
-    v, factor = _activations(x, weights, eps, BLOCKS, BT, True)
-    for first in tl.range(program * R, rows, programs * R):
+    v, factor = _quantized_here(x, weights, eps, BLOCKS, BT, True)
+    STEPS: tl.constexpr = UNIT // R
+    inner = tl.zeros((UNIT,), tl.float32)
+    steps = tl.cdiv(units - program, programs) * STEPS
+    for index in tl.range(0, steps):
         this_gate = gate
         this_up = up
-        following = first + programs * R
+        following = (program + (index + 1) // STEPS * programs) * UNIT + (index + 1) % STEPS * R
         gate = _tile_at(gates, following, rows, zero, BLOCKS, BT, R, BITS, SCALES)
         up = _tile_at(ups, following, rows, zero, BLOCKS, BT, R, UP_BITS, UP_SCALES)
         g = tile_product(this_gate, v, R, BITS, SCALES, ZERO, NATIVE) * factor
         u = tile_product(this_up, v, R, UP_BITS, UP_SCALES, UP_ZERO, NATIVE) * factor
-        row = first + tl.arange(0, R)
-        tl.store(out + row, g / (1.0 + tl.exp(-g)) * u, mask=row < rows)
+        y = g / (1.0 + tl.exp(-g)) * u
+        unit = program + index // STEPS * programs
+        if PACKED:
+            every = tl.reshape(tl.broadcast_to(y[None, :], (STEPS, R)), (UNIT,))
+            inner = tl.where(tl.arange(0, UNIT) // R == index % STEPS, every, inner)
+            if index % STEPS == STEPS - 1:
+                block = tl.reshape(inner, (1, UNIT))
+                store_quantized(block, out, out_scales, out_sums, unit, units, 1)
+        else:
+            row = unit * UNIT + index % STEPS * R + tl.arange(0, R)
+            tl.store(out + row, y, mask=row < rows)
 
 
 def product(
-    x: Tensor,
+    x: Tensor | Int8Vector,
     matrices: Sequence[Planes],
     out: Tensor,
     *,
@@ -157,6 +194,9 @@ def product(
     config: ProductConfig | None = None,
 ) -> None:
     """Twin of reference.product for one or two matrices (a second follows the first's rows)."""
+    packed = isinstance(x, Int8Vector)
+    if packed and norm is not None:
+        raise ValueError("a vector that is quantized already cannot be normed")
     upper, lower = matrices[0], matrices[-1]
     if len(matrices) > 2:
         raise ValueError(f"one launch multiplies one or two matrices, not {len(matrices)}")
@@ -166,14 +206,15 @@ def product(
     most = multiprocessors(x.device) * config.programs_per_sm
     groups = [triton.cdiv(matrix.rows, config.rows) for matrix in matrices]
     programs = _shares(groups, [matrix.n_bytes for matrix in matrices], most)
+    source = x.tensors if isinstance(x, Int8Vector) else (x, x, x)
     _product_kernel[(sum(programs),)](
-        x, x if norm is None else norm, eps, out if bias is None else bias, out, 0,
+        *source, source[0] if norm is None else norm, eps, out if bias is None else bias, out, 0,
         *upper.tensors, upper.rows, programs[0], *lower.tensors, lower.rows, programs[-1],
         BLOCKS=upper.blocks, BT=triton.next_power_of_2(upper.blocks), R=config.rows,
         BITS=upper.format.bits, SCALES=upper.format.scales, ZERO=upper.format.zero,
         BELOW=len(matrices) == 2, BELOW_BITS=lower.format.bits,
         BELOW_SCALES=lower.format.scales, BELOW_ZERO=lower.format.zero,
-        NORM=norm is not None, BIAS=bias is not None, ADD=add, NATIVE=x.is_cuda,
+        NORM=norm is not None, BIAS=bias is not None, ADD=add, PACKED=packed, NATIVE=x.is_cuda,
         num_warps=config.num_warps, **launch_options(x.device),
     )  # fmt: skip
 
@@ -182,7 +223,7 @@ def gate_up(
     x: Tensor,
     gate: Planes,
     up: Planes,
-    out: Tensor,
+    out: Tensor | Int8Vector,
     *,
     norm: Tensor,
     eps: float,
@@ -190,22 +231,19 @@ def gate_up(
 ) -> None:
     """Twin of reference.gate_up."""
     _check(x, out, (gate, up), gate.rows)
-    config = config or _halved(product_config(2 * gate.rows, gate.blocks))
-    programs = min(
-        triton.cdiv(gate.rows, config.rows), multiprocessors(x.device) * config.programs_per_sm
-    )
+    config = config or gate_up_config(gate.blocks, is_super=gate.format.file_values > BLOCK)
+    packed = isinstance(out, Int8Vector)
+    unit = BLOCK if packed else config.rows
+    units = triton.cdiv(gate.rows, unit)
+    programs = min(units, multiprocessors(x.device) * config.programs_per_sm)
+    target = out.tensors if isinstance(out, Int8Vector) else (out, out, out)
     _gate_up_kernel[(programs,)](
-        x, norm, eps, out, 0, *gate.tensors, *up.tensors, gate.rows, programs,
-        BLOCKS=gate.blocks, BT=triton.next_power_of_2(gate.blocks), R=config.rows,
+        x, norm, eps, *target, 0, *gate.tensors, *up.tensors, gate.rows, units, programs,
+        BLOCKS=gate.blocks, BT=triton.next_power_of_2(gate.blocks), R=config.rows, UNIT=unit,
         BITS=gate.format.bits, SCALES=gate.format.scales, ZERO=gate.format.zero,
         UP_BITS=up.format.bits, UP_SCALES=up.format.scales, UP_ZERO=up.format.zero,
-        NATIVE=x.is_cuda, num_warps=config.num_warps, **launch_options(x.device),
+        PACKED=packed, NATIVE=x.is_cuda, num_warps=config.num_warps, **launch_options(x.device),
     )  # fmt: skip
-
-
-def _halved(config: ProductConfig) -> ProductConfig:
-    """Two matrices at a time take twice the registers."""
-    return ProductConfig(max(2, config.rows // 2), config.num_warps, config.programs_per_sm)
 
 
 def _shares(groups: list[int], sizes: list[int], most: int) -> list[int]:
@@ -216,12 +254,17 @@ def _shares(groups: list[int], sizes: list[int], most: int) -> list[int]:
     return [max(1, min(count, round(most * size / sum(sizes)))) for count, size in pairs]
 
 
-def _check(x: Tensor, out: Tensor, matrices: Sequence[Planes], rows: int) -> None:
+def _check(
+    x: Tensor | Int8Vector, out: Tensor | Int8Vector, matrices: Sequence[Planes], rows: int
+) -> None:
     for matrix in matrices:
-        if x.shape != (matrix.columns,):
+        if tuple(x.shape) != (matrix.columns,):
             raise ValueError(f"x has shape {tuple(x.shape)}, the matrix {matrix.columns} columns")
-    if out.shape != (rows,):
+    if tuple(out.shape) != (rows,):
         raise ValueError(f"out has shape {tuple(out.shape)}, the matrices have {rows} rows")
-    for name, tensor in (("x", x), ("out", out)):
-        if tensor.dtype != torch.float32 or not tensor.is_contiguous():
-            raise ValueError(f"{name} must be contiguous float32, it is {tensor.dtype}")
+    for name, vector in (("x", x), ("out", out)):
+        for tensor in vector.tensors if isinstance(vector, Int8Vector) else (vector,):
+            if not tensor.is_contiguous():
+                raise ValueError(f"{name} must be contiguous")
+        if isinstance(vector, Tensor) and vector.dtype != torch.float32:
+            raise ValueError(f"{name} must be float32, it is {vector.dtype}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from enginebench_quant.kernels.gpu.planes import Planes, values
+from enginebench_quant.kernels.gpu.vector import Int8Vector, pack_vector, unpack_vector
 
 __all__ = [
     "add_rms_norm",
@@ -38,15 +39,26 @@ def quantize_activations(x: Tensor) -> Tensor:
     return (torch.round(blocks * inverse) * (largest * (1.0 / 127.0))).view(-1)
 
 
-def _prepared(x: Tensor, norm: Tensor | None, eps: float) -> tuple[Tensor, Tensor | float]:
+def _prepared(
+    x: Tensor | Int8Vector, norm: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor | float]:
     """The vector as a product takes it, and the factor that its result gets."""
+    if isinstance(x, Int8Vector):
+        return unpack_vector(x), 1.0
     if norm is None:
         return quantize_activations(x), 1.0
     return quantize_activations(x * norm), torch.rsqrt(x.square().mean() + eps)
 
 
+def _put(values: Tensor, out: Tensor | Int8Vector) -> None:
+    if isinstance(out, Int8Vector):
+        pack_vector(values, out)
+    else:
+        out.copy_(values)
+
+
 def product(
-    x: Tensor,
+    x: Tensor | Int8Vector,
     matrices: Sequence[Planes],
     out: Tensor,
     *,
@@ -63,11 +75,13 @@ def product(
     out.copy_(y + out if add else y)
 
 
-def gate_up(x: Tensor, gate: Planes, up: Planes, out: Tensor, *, norm: Tensor, eps: float) -> None:
-    """out (N,) = silu(gate times normed x) * (up times normed x)."""
+def gate_up(
+    x: Tensor, gate: Planes, up: Planes, out: Tensor | Int8Vector, *, norm: Tensor, eps: float
+) -> None:
+    """out (N,) = silu(gate times normed x) * (up times normed x), quantized if out is."""
     vector, factor = _prepared(x, norm, eps)
     g, u = ((values(matrix) @ vector) * factor for matrix in (gate, up))
-    out.copy_(g / (1 + torch.exp(-g)) * u)
+    _put(g / (1 + torch.exp(-g)) * u, out)
 
 
 def dense_product(
@@ -176,16 +190,16 @@ def decode_attention(
     cos_sin: Tensor,
     k_cache: Tensor,
     v_cache: Tensor,
-    out: Tensor,
+    out: Tensor | Int8Vector,
     workspace: object,
     *,
     q_norm: Tensor | None = None,
     k_norm: Tensor | None = None,
     eps: float = 0.0,
 ) -> None:
-    """One token: qkv (all heads * D,) f32 without rotation, position (1,) i32, out (Hq * D,) f32.
+    """One token: qkv (all heads * D,) f32 without rotation, position (1,) i32, to out (Hq * D,).
 
-    Its key and value are cached. `workspace` is the kernel's affair.
+    `out` is f32, or quantized. Its key and value are cached. `workspace` is the kernel's affair.
     """
     del workspace
     head_dim = k_cache.shape[2]
@@ -194,7 +208,7 @@ def decode_attention(
     rope_and_cache(
         qkv[None], span, cos_sin, k_cache, v_cache, q, q_norm=q_norm, k_norm=k_norm, eps=eps
     )
-    out.copy_(_attention(q.float(), int(position), k_cache, v_cache).flatten())
+    _put(_attention(q.float(), int(position), k_cache, v_cache).flatten(), out)
 
 
 def scaled_logits(
