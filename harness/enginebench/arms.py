@@ -1,49 +1,56 @@
-"""What an arm of `bench check --against` is: something that can measure one cell into a Run folder.
+"""What an arm of `bench check --against` is: something that measures a portion into a Run folder.
 
-`PlannedArm` measures the cell as planned; `ReplayedArm` with the engine options of an earlier Run.
-Both use the engines that are installed here.
+`PlannedArm` measures it as planned, `ReplayedArm` with the engine options of an earlier Run, both
+with the engines that are installed here. `CommandArm` has another `bench` measure it, that of
+another commit, say.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from enginebench.errors import UsageError
+from enginebench.checkout import OtherBench, guarded_exit
+from enginebench.errors import EngineError, UsageError
 from enginebench.execute import run_plan
 from enginebench.machine import package_versions
 from enginebench.plugins import PluginManager
+from enginebench.portion import Portion
+from enginebench.process import describe_exit, log_tail
 from enginebench.progress import Silent
 from enginebench.run_folder import RunFolder
-from enginebench.types import Cell, EngineSpec, Plan
+from enginebench.types import EngineSpec, Plan
 
-__all__ = ["Arm", "PlannedArm", "ReplayedArm", "replayed_arm"]
+__all__ = ["Arm", "CommandArm", "PlannedArm", "ReplayedArm", "replayed_arm"]
 
 Key = tuple[str, str, str]
+LOG_LINES = 15
+WRONG_USAGE = 2
 
 
 class Arm(Protocol):
     """One side of a comparison."""
 
-    def measure(self, cell: Cell, folder: Path) -> bool:
-        """Measure `cell` into the new Run folder; whether it went well."""
+    def measure(self, portion: Portion, folder: Path) -> bool:
+        """Measure `portion` into the new Run folder; whether it went well."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedArm:
-    """Cells of `plan` as they stand in it."""
+    """Cells as they stand in the plan."""
 
-    plan: Plan
     command: str
     manager: PluginManager | None = None
 
-    def measure(self, cell: Cell, folder: Path) -> bool:
+    def measure(self, portion: Portion, folder: Path) -> bool:
         """See `Arm.measure`."""
-        alone = replace(self.plan, cells=(cell,))
-        outcome = run_plan(alone, folder, Silent(), command=self.command, manager=self.manager)
+        outcome = run_plan(
+            portion.plan, folder, Silent(), command=self.command, manager=self.manager
+        )
         return outcome.failed == 0
 
 
@@ -59,13 +66,44 @@ class ReplayedArm:
     specs: Mapping[Key, EngineSpec]
     differences: Sequence[str]
 
-    def measure(self, cell: Cell, folder: Path) -> bool:
+    def measure(self, portion: Portion, folder: Path) -> bool:
         """See `Arm.measure`."""
-        return self.planned.measure(replace(cell, spec=self.specs[_key(cell.spec)]), folder)
+        cells = [replace(cell, spec=self.specs[_key(cell.spec)]) for cell in portion.plan.cells]
+        return self.planned.measure(portion.with_cells(cells), folder)
 
 
-def replayed_arm(run: Path, planned: PlannedArm) -> ReplayedArm:
-    """The arm that replays `run`.
+@dataclass(frozen=True, slots=True)
+class CommandArm:
+    """`bench run` of another environment, called as a user would; what it says goes to `log`."""
+
+    bench: OtherBench
+    log: Path
+
+    def measure(self, portion: Portion, folder: Path) -> bool:
+        """See `Arm.measure`. Raises UsageError if that version refuses the plan."""
+        holder = folder.with_name(f".{folder.name}")
+        shutil.rmtree(holder, ignore_errors=True)
+        holder.mkdir()
+        plan = holder / "plan.toml"
+        plan.write_text(portion.toml(), encoding="utf-8")
+        argv = [*self.bench.argv, "run", "--plan", str(plan), "--out", str(holder), "--no-report"]
+        code = guarded_exit(argv, self.log, self.bench.env)
+        run = self._only_run(holder, code)
+        run.rename(folder)
+        shutil.rmtree(holder)
+        return code == 0
+
+    def _only_run(self, holder: Path, code: int | None) -> Path:
+        found = [path.parent for path in holder.glob("*/run.json")]
+        if len(found) == 1 and not RunFolder.open(found[0]).unsealed():
+            return found[0]
+        tail = "\n".join(f"    {line}" for line in log_tail(self.log, LOG_LINES).splitlines())
+        kind = UsageError if code == WRONG_USAGE else EngineError
+        raise kind(f"`bench run` of {self.bench.name} {describe_exit(code)}:\n{tail}")
+
+
+def replayed_arm(run: Path, plan: Plan, planned: PlannedArm) -> ReplayedArm:
+    """The arm that replays `run` in the cells of `plan`.
 
     Raises UsageError unless the Run holds exactly one set of options for each engine, model and
     hardware of the plan.
@@ -77,8 +115,7 @@ def replayed_arm(run: Path, planned: PlannedArm) -> ReplayedArm:
         if cell.spec not in specs:
             specs.append(cell.spec)
     replayed = {
-        key: _only(run, key, found)
-        for key in {_key(cell.spec): None for cell in planned.plan.cells}
+        key: _only(run, key, found) for key in {_key(cell.spec): None for cell in plan.cells}
     }
     return ReplayedArm(planned, replayed, _changed(recorded.versions, package_versions()))
 

@@ -173,10 +173,17 @@ def test_a_document_that_cannot_be_written_is_no_regression(runs: Path) -> None:
         (["--against", "a", "--plan", "missing.toml"], "cannot read the plan"),
         (["--against", "a", "--plan", "p.toml", "--budget", "soon"], "must be a time"),
         (["--against", "a", "--plan", "p.toml"], "repeats has no place"),
+        (["--against", "b1", "--plan", "q.toml"], "b1: it is no Run folder and no commit"),
+        (["--against", ".", "--plan", "q.toml"], "a folder, but no Run folder"),
+        (["--against", "a", "--plan", "q.toml", "--install", "make"], "are for a commit"),
+        (["--resume", "a"], "a holds no check: it has no check.json"),
+        (["--resume", "c"], "c holds no check"),
+        (["--resume", "a", "--plan", "q.toml", "--missed", "9%"], "leave out --plan, options of"),
     ],
 )
 def test_wrong_usage_is_explained(runs: Path, arguments: list[str], message: str) -> None:
     (runs / "p.toml").write_text('engines = "echo"\nrepeats = 3\n')
+    (runs / "q.toml").write_text('engines = "echo"\n')
     result, _ = check(*arguments)
     assert result.exit_code == 2
     assert message in result.output

@@ -1,9 +1,9 @@
-"""Pairs: their order, when the judge is asked, what ends them; nothing is measured twice."""
+"""Pairs: their order, when the judge is asked, what ends them, how they go on after a kill."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -12,10 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enginebench.errors import UsageError
 from enginebench.gate import Judgement, LooksTaken, Verdict
 from enginebench.pairs import LOOKS, MOST_PAIRS, PLANNED_LOOKS, Arms, PairsOutcome, measure_pairs
-from enginebench.types import Budget, Cell, EngineSpec, Hardware, Load, Plan, WorkloadSpec
+from enginebench.portion import Portion
+from enginebench.results import CellStatus
+from enginebench.run_folder import CellData, save_run
+from enginebench.types import (
+    Budget,
+    Cell,
+    EngineSpec,
+    Hardware,
+    Load,
+    ModelInfo,
+    Plan,
+    WorkloadSpec,
+)
 
 CELL = Cell(
     0,
@@ -27,7 +38,7 @@ CELL = Cell(
     seed=0,
     id="c1",
 )
-PLAN = Plan("check", 0, (CELL,), {})
+PORTION = Portion(Plan("check", 0, (CELL,), {"tiny": ModelInfo("tiny", "synthetic")}), {})
 
 
 @dataclass
@@ -35,13 +46,21 @@ class Bench:
     """Two arms that note when they were asked, a clock that goes on `cost_s` with each cell."""
 
     cost_s: float = 1.0
+    writes: bool = False
+    killed_at: int | None = None
     fails_at: int | None = None
     now_s: float = 0.0
     measured: list[str] = field(default_factory=list)
     looks: list[LooksTaken] = field(default_factory=list)
 
-    def measure(self, cell: Cell, folder: Path) -> bool:
+    def measure(self, portion: Portion, folder: Path) -> bool:
+        assert not folder.exists()
         self.now_s += self.cost_s
+        if len(self.measured) + 1 == self.killed_at:
+            save_run(folder, portion.plan, {})
+            raise KeyboardInterrupt
+        if self.writes:
+            save_run(folder, portion.plan, {CELL.id: CellData(CellStatus("ok"))})
         self.measured.append(f"{folder.parent.name}/{folder.name}")
         return len(self.measured) != self.fails_at
 
@@ -58,13 +77,17 @@ class Bench:
         verdicts: Callable[[int], Verdict] = lambda pairs: "inconclusive",
         *,
         budget_s: float = 1e9,
+        spent_s: float = 0.0,
         cells: int = 1,
     ) -> PairsOutcome:
-        repeats = [[replace(CELL, repeat=pair)] * cells for pair in range(MOST_PAIRS)]
-        arms = Arms(PLAN, self, self)
-        judge = self.judge(verdicts)
         return measure_pairs(
-            repeats, arms, folder, judge, budget_s=budget_s, clock=lambda: self.now_s
+            [[PORTION] * cells] * MOST_PAIRS,
+            Arms(self, self),
+            folder,
+            self.judge(verdicts),
+            budget_s=budget_s,
+            spent_s=spent_s,
+            clock=lambda: self.now_s,
         )
 
 
@@ -138,10 +161,37 @@ def test_budget_and_looks_are_kept(
     assert len(taken.pairs) <= taken.planned
 
 
-def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "check" / "baseline").mkdir(parents=True)
-    with pytest.raises(UsageError, match="exists already"):
-        Bench().run(tmp_path / "check")
+@pytest.mark.parametrize("killed_at", [2, 9])
+def test_a_kill_costs_no_more_than_what_was_being_measured(tmp_path: Path, killed_at: int) -> None:
+    killed = Bench(writes=True, killed_at=killed_at)
+    with pytest.raises(KeyboardInterrupt):
+        killed.run(tmp_path, settled_at(6), cells=2)
+    going_on = Bench(writes=True)
+    outcome = going_on.run(tmp_path, settled_at(6), cells=2)
+    assert outcome.pairs == 6
+    whole = (killed_at - 1) // 2
+    assert len(going_on.measured) == 2 * (2 * 6 - whole)
+    assert {*killed.measured[: 2 * whole], *going_on.measured} == {
+        f"{arm}/{pair:03d}-{place:02d}"
+        for arm in ("baseline", "current")
+        for pair in range(6)
+        for place in range(2)
+    }
+    assert going_on.looks[-1].pairs == (4, 6)
+
+
+def test_after_a_kill_the_looks_taken_before_still_count(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Bench(writes=True, killed_at=13).run(tmp_path)
+    bench = Bench(writes=True)
+    bench.run(tmp_path, settled_at(10))
+    assert [looks.pairs for looks in bench.looks] == [(4, 6), (4, 6, 10)]
+
+
+def test_what_was_spent_before_a_kill_is_spent(tmp_path: Path) -> None:
+    bench = Bench(cost_s=1)
+    outcome = bench.run(tmp_path, budget_s=11, spent_s=6)
+    assert (outcome.pairs, outcome.elapsed_s) == (2, 10)
 
 
 def test_every_pair_is_told(tmp_path: Path) -> None:
@@ -150,10 +200,9 @@ def test_every_pair_is_told(tmp_path: Path) -> None:
     def tell(pairs: int, elapsed_s: float, judgement: Judgement | None) -> None:
         told.append((pairs, elapsed_s, judgement is not None))
 
-    repeats: Sequence[Sequence[Cell]] = [[CELL]] * MOST_PAIRS
     measure_pairs(
-        repeats,
-        Arms(PLAN, bench, bench),
+        [[PORTION]] * MOST_PAIRS,
+        Arms(bench, bench),
         tmp_path / "check",
         bench.judge(settled_at(4)),
         budget_s=100,

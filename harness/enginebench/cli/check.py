@@ -7,28 +7,23 @@ ends with the code of an invalid measurement.
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from enginebench import plugins
 from enginebench.cli.output import output_console
 from enginebench.errors import BenchError, StoreError, UsageError
-from enginebench.gate import EXIT_CODES, GateRules, Judgement, LooksTaken
+from enginebench.gate import EXIT_CODES, GateRules, Judgement
 from enginebench.gate_options import read_duration, read_rules
 from enginebench.plugins import PluginManager
 from enginebench.store import load
-
-if TYPE_CHECKING:
-    from enginebench.pairs import Arms
 
 __all__ = ["check"]
 
@@ -46,6 +41,9 @@ class Chosen:
     plan: Path | None
     budget: str | None
     out: Path | None
+    install: str | None
+    keep_environment: bool
+    resume: Path | None
     junit: Path | None
     json: Path | None
     markdown: Path | None
@@ -56,8 +54,9 @@ class Chosen:
 @click.option("--current", metavar="RUN", type=PATH, help="The Run that is judged.")
 @click.option(
     "--against",
-    metavar="RUN",
-    help="Measure both arms now, in turn: the plan with the engine options of this Run, and as is.",
+    metavar="REF_OR_RUN",
+    help="Measure both arms now, in turn: the plan as is, and as this git commit does it, or with "
+    "the engine options of this Run.",
 )
 @click.option(
     "--plan", metavar="FILE", type=PATH, help="With --against: what to measure (`bench run`)."
@@ -69,6 +68,20 @@ class Chosen:
 )
 @click.option(
     "--out", metavar="FOLDER", type=PATH, help="With --against: for the Runs. [checks/DATE-TIME]"
+)
+@click.option(
+    "--install",
+    metavar="COMMAND",
+    help="With --against REF: the shell command that installs the checkout, in which it is run, "
+    "into its own environment. [pip install -e ., with constraints.txt if there is one]",
+)
+@click.option(
+    "--keep-environment",
+    is_flag=True,
+    help="With --against REF: build no environment; only the source is that of REF.",
+)
+@click.option(
+    "--resume", metavar="FOLDER", type=PATH, help="Go on with a check that was interrupted."
 )
 @click.option(
     "--fail-over",
@@ -95,7 +108,9 @@ def check(ctx: click.Context, /, **values: Any) -> None:
 
     \b
     bench check --baseline runs/main --current runs/pr
-    bench check --against runs/main --plan ci.toml --budget 10m
+    bench check --against main --plan ci.toml --budget 10m
+    bench check --against runs/main --plan ci.toml
+    bench check --resume checks/20260101-120000
 
     Each figure of each cell is compared over pairs of runs; repeats are paired in order. Markdown
     is appended to $GITHUB_STEP_SUMMARY where that is set. Exit code 0: pass; 1: regression; 2:
@@ -109,6 +124,8 @@ def check(ctx: click.Context, /, **values: Any) -> None:
         values["missed"],
         allow_machine_mismatch=values["allow_machine_mismatch"],
     )
+    if chosen.resume is not None:
+        _check_resume(chosen, rules)
     with _no_false_regression(ctx):
         judgement = _judged(chosen, rules, ctx.obj)
         output_console().print(judgement.table())
@@ -120,73 +137,61 @@ def check(ctx: click.Context, /, **values: Any) -> None:
 def _judged(chosen: Chosen, rules: GateRules, manager: PluginManager) -> Judgement:
     recorded = (chosen.baseline, chosen.current)
     measured = (chosen.against, chosen.plan)
-    if None not in recorded and not any((*measured, chosen.budget, chosen.out)):
+    extras = (chosen.budget, chosen.out, chosen.install, chosen.keep_environment, chosen.resume)
+    if None not in recorded and not any((*measured, *extras)):
         assert chosen.baseline is not None and chosen.current is not None
         if chosen.baseline.resolve() == chosen.current.resolve():
             raise UsageError(f"--baseline and --current are both {chosen.baseline}")
         return plugins.gate(manager).judge(load(chosen.baseline), load(chosen.current), rules)
-    if None not in measured and not any(recorded):
+    if chosen.resume is not None or (None not in measured and not any(recorded)):
         return _measured(chosen, rules, manager)
     raise UsageError(
-        "give either --baseline RUN and --current RUN, or --against RUN and --plan FILE (with "
-        "--budget and --out, if you like)"
+        "give either --baseline RUN and --current RUN, or --against REF_OR_RUN and --plan FILE "
+        "(with --budget and --out, if you like), or --resume FOLDER"
     )
 
 
 def _measured(chosen: Chosen, rules: GateRules, manager: PluginManager) -> Judgement:
-    from enginebench.pairs import MOST_PAIRS, PairsOutcome, measure_pairs
-    from enginebench.types import Cell
+    from enginebench.check import DEFAULT_BUDGET_S, CheckRequest, begin, proceed
+    from enginebench.checkout import Installation
 
-    assert chosen.against is not None and chosen.plan is not None
-    budget_s = read_duration("--budget", chosen.budget or "10m")
-    folder = chosen.out or Path("checks") / f"{datetime.now():%Y%m%d-%H%M%S}"
-    arms = _arms(chosen, manager)
-    repeats: list[list[Cell]] = [[] for _ in range(MOST_PAIRS)]
-    for cell in arms.plan.cells:
-        repeats[cell.repeat].append(cell)
-
-    def judge(looks: LooksTaken) -> Judgement:
-        baseline, current = load(folder / "baseline"), load(folder / "current")
-        return plugins.gate(manager).judge(baseline, current, rules, looks)
-
-    def tell(pairs: int, elapsed_s: float, judgement: Judgement | None) -> None:
-        said = "" if judgement is None else f": {judgement.headline}"
-        click.echo(f"pair {pairs} after {elapsed_s:.0f} s of {budget_s:.0f} s{said}", err=True)
-
-    outcome: PairsOutcome = measure_pairs(
-        repeats, arms, folder, judge, budget_s=budget_s, on_pair=tell
-    )
-    click.echo(
-        f"{outcome.pairs} pairs in {outcome.elapsed_s:.0f} s; their Runs: {folder}", err=True
-    )
-    return outcome.judgement
+    given = None if chosen.budget is None else read_duration("--budget", chosen.budget)
+    if chosen.resume is not None:
+        folder = chosen.resume
+    else:
+        assert chosen.against is not None and chosen.plan is not None
+        request = CheckRequest(
+            against=chosen.against,
+            plan=chosen.plan,
+            rules=rules,
+            budget_s=given or DEFAULT_BUDGET_S,
+            installation=Installation(chosen.install, chosen.keep_environment),
+        )
+        named = chosen.out or Path("checks") / f"{datetime.now():%Y%m%d-%H%M%S}"
+        folder = begin(request, named, manager)
+    try:
+        return proceed(folder, manager, lambda line: click.echo(line, err=True), budget_s=given)
+    except KeyboardInterrupt:
+        click.echo(f"go on with: bench check --resume {folder}", err=True)
+        raise
 
 
-def _arms(chosen: Chosen, manager: PluginManager) -> Arms:
-    from enginebench.arms import PlannedArm, replayed_arm
-    from enginebench.options import merge_options, parse_options
-    from enginebench.pairs import MOST_PAIRS, Arms
-    from enginebench.plan import build_plan
-    from enginebench.plan_file import read_plan_file
-
-    assert chosen.against is not None and chosen.plan is not None
-    raw = read_plan_file(chosen.plan)
-    for key in ("repeats", "reuse_servers"):
-        if key in raw:
-            raise UsageError(
-                f"{chosen.plan}: {key} has no place in a plan for `bench check`, which adds pairs "
-                "as they are needed and starts a server for each cell; remove it"
-            )
-    planned = build_plan(
-        parse_options(merge_options(raw, {"repeats": (str(MOST_PAIRS),)})), manager
-    )
-    for out in planned.left_out:
-        click.echo(f"left out: {out}", err=True)
-    here = PlannedArm(planned.plan, shlex.join(["bench", *sys.argv[1:]]), manager)
-    replayed = replayed_arm(Path(chosen.against), here)
-    for difference in replayed.differences:
-        click.echo(f"not as in {chosen.against}: {difference}", err=True)
-    return Arms(planned.plan, replayed, here)
+def _check_resume(chosen: Chosen, rules: GateRules) -> None:
+    """What was begun is fixed: rules that change with the data in sight prove nothing."""
+    fixed = {
+        "--baseline": chosen.baseline,
+        "--current": chosen.current,
+        "--against": chosen.against,
+        "--plan": chosen.plan,
+        "--out": chosen.out,
+        "--install": chosen.install,
+        "--keep-environment": chosen.keep_environment,
+        "options of the verdict (--fail-over, --metrics, ...)": rules != GateRules(),
+    }
+    if given := [name for name, value in fixed.items() if value]:
+        raise UsageError(
+            f"--resume goes on with the check as it was begun; leave out {', '.join(given)}"
+        )
 
 
 def _write_documents(chosen: Chosen, judgement: Judgement) -> None:
