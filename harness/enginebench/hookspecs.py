@@ -13,13 +13,14 @@ body of a command.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pluggy
 
 from enginebench.gate import Gate
-from enginebench.types import Engine, Metric, ModelInfo, Report, Workload
+from enginebench.results import CellResult
+from enginebench.types import Engine, Flag, Metric, ModelInfo, Report, Workload
 
 if TYPE_CHECKING:
     import click
@@ -46,6 +47,12 @@ def enginebench_workloads() -> Sequence[Workload]:
 @hookspec
 def enginebench_metrics() -> Sequence[Metric]:
     """Metrics that this plugin derives from raw records; columns are unique over all plugins."""
+    raise NotImplementedError
+
+
+@hookspec
+def enginebench_flags(cell: CellResult, figures: Mapping[str, float | None]) -> Sequence[Flag]:
+    """Reasons to doubt `cell`, whose metrics are `figures`; shown wherever its speed is."""
     raise NotImplementedError
 
 

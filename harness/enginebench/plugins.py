@@ -10,7 +10,7 @@ This module knows no engine, workload, metric or report by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -21,7 +21,8 @@ import pluggy
 from enginebench import hookspecs
 from enginebench.errors import ModelError, UsageError
 from enginebench.gate import Gate
-from enginebench.types import Engine, Metric, ModelInfo, Report, Workload
+from enginebench.results import CellResult
+from enginebench.types import Engine, Flag, Metric, ModelInfo, Report, Workload
 
 if TYPE_CHECKING:
     import click
@@ -34,6 +35,7 @@ __all__ = [
     "commands",
     "driver_command",
     "engines",
+    "flags",
     "gate",
     "metrics",
     "plugin_manager",
@@ -189,6 +191,15 @@ def commands(manager: PluginManager | None = None) -> dict[str, click.Command]:
 def metrics(manager: PluginManager | None = None) -> list[Metric]:
     """All metrics."""
     return [item.thing for item in provided_metrics(manager)]
+
+
+def flags(
+    cell: CellResult, figures: Mapping[str, float | None], manager: PluginManager | None = None
+) -> Sequence[Flag]:
+    """All reasons to doubt `cell`; those that make it invalid first."""
+    told = (manager or plugin_manager()).hook.enginebench_flags(cell=cell, figures=figures)
+    found = [flag for each in told for flag in each]
+    return sorted(found, key=lambda flag: flag.level != "invalid")
 
 
 def resolve_model(name: str, manager: PluginManager | None = None) -> ModelInfo:

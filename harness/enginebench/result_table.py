@@ -6,13 +6,14 @@ Everything comes from `ResultSet.to_pandas()`; a column whose metric no plugin p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from rich.table import Table
 
-from enginebench.results import ResultSet
+from enginebench.results import CellResult, ResultSet
+from enginebench.types import Flag
 
 __all__ = ["result_table"]
 
@@ -34,6 +35,10 @@ def _count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def _percent(share: float) -> str:
+    return f"{share:.0%}"
+
+
 def _megabytes(value: float) -> str:
     return f"{value / 1e6:,.0f}"
 
@@ -45,6 +50,7 @@ _FIGURES: tuple[tuple[str, str, Format], ...] = (
     ("output_tokens_per_s", "output tok/s", _figure),
     ("requests_per_s", "req/s", _figure),
     ("requests_failed", "errors", _count),
+    ("answer_agreement_share", "answers agree", _percent),
     ("peak_rss_bytes", "peak RSS MB", _megabytes),
     ("peak_gpu_memory_bytes", "peak GPU MB", _megabytes),
 )
@@ -52,9 +58,14 @@ _AXES = (("label", "engine"), ("model", "model"), ("hardware", "hardware"), ("lo
 _ALWAYS = frozenset({"label", "load"})
 
 
-def result_table(results: ResultSet) -> Table:
-    """Rows grouped by model, hardware and load, so that engines stand under each other."""
+def result_table(results: ResultSet, flags: Mapping[str, Sequence[Flag]] | None = None) -> Table:
+    """Rows grouped by model, hardware and load, so that engines stand under each other.
+
+    `flags`, by cell id, put `invalid` or `caution` in the place of `ok`.
+    """
     frame = results.to_pandas()
+    if flags is not None:
+        frame["state"] = [_state(result, flags.get(result.cell.id, ())) for result in results]
     frame["model"] = [PurePath(name).name for name in frame["model"]]
     frame["load"] = [str(result.cell.load) for result in results]
     repeated = frame["repeat"].nunique() > 1
@@ -75,9 +86,13 @@ def result_table(results: ResultSet) -> Table:
         table.add_row(
             *(str(row[column]) for column, _ in axes),
             *(_text(row[column], show) for column, _, show in figures),
-            row["state"] if row["state"] == "ok" else f"[red]{row['state']}",
+            row["state"] if row["state"] in ("ok", "caution") else f"[red]{row['state']}",
         )
     return table
+
+
+def _state(result: CellResult, flags: Sequence[Flag]) -> str:
+    return flags[0].level if flags and result.status.state == "ok" else result.status.state
 
 
 def _text(value: Any, show: Format) -> str:

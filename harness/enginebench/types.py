@@ -24,6 +24,7 @@ __all__ = [
     "Endpoint",
     "Engine",
     "EngineSpec",
+    "Flag",
     "Hardware",
     "Launch",
     "Load",
@@ -397,6 +398,18 @@ class RecordedWorkload(Workload, Protocol):
     def recorded_rate_rps(self, spec: WorkloadSpec) -> float:
         """The mean rate at which the requests that `spec` stands for were recorded."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One reason to doubt a cell. `name` is stable, for machines; `reason` is for people.
+
+    Figures of an `invalid` cell are not to be quoted; of one with a `caution`, not without it.
+    """
+
+    level: Literal["invalid", "caution"]
+    name: str
+    reason: str
 
 
 @runtime_checkable

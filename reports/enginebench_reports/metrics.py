@@ -1,6 +1,7 @@
 """The built-in metric: every figure that a cell's raw facts yield, in one pass over its records.
 
-The figures themselves stand in `latency`, `throughput`, `goodput`, `outcome` and `resources`.
+The figures themselves stand in `latency`, `throughput`, `goodput`, `outcome`, `resources` and
+`agreement`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from enginebench.results import CellResult
 from enginebench.types import MetricInfo
-from enginebench_reports import goodput, latency, outcome, resources, throughput
+from enginebench_reports import agreement, goodput, latency, outcome, resources, throughput
 from enginebench_reports.measured import Measured
 
 __all__ = ["COLUMNS", "serving_figures"]
@@ -20,6 +21,7 @@ COLUMNS: Sequence[MetricInfo] = (
     *goodput.COLUMNS,
     *outcome.COLUMNS,
     *resources.COLUMNS,
+    *agreement.COLUMNS,
 )
 
 
@@ -35,4 +37,5 @@ def serving_figures(cell: CellResult) -> Mapping[str, float | None]:
         **goodput.goodput(measured, window, cell.run.slo),
         **outcome.outcome(measured, cell.status),
         **resources.resources(cell.telemetry, window, tokens),
+        **agreement.agreement(cell),
     }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from enginebench import hookimpl
 from enginebench.gate import Gate, GateRules, Judgement, LooksTaken
 from enginebench.results import CellResult, ResultSet
-from enginebench.types import Metric, MetricInfo, Report
+from enginebench.types import Flag, Metric, MetricInfo, Report
 
 if TYPE_CHECKING:
     import click
@@ -25,6 +25,7 @@ __all__ = [
     "LazyReport",
     "ServingMetrics",
     "enginebench_commands",
+    "enginebench_flags",
     "enginebench_gate",
     "enginebench_metrics",
     "enginebench_reports",
@@ -90,6 +91,13 @@ REPORTS: Sequence[Report] = (
 @hookimpl
 def enginebench_metrics() -> Sequence[Metric]:
     return [ServingMetrics()]
+
+
+@hookimpl
+def enginebench_flags(cell: CellResult, figures: Mapping[str, float | None]) -> Sequence[Flag]:
+    from enginebench_reports.validity import flags
+
+    return flags(cell, figures)
 
 
 @hookimpl

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from enginebench.results import CellResult
+from enginebench.types import Flag
+from enginebench_reports.agreement import reference_of
 from enginebench_reports.latency import Gaps
 from enginebench_reports.measured import Measured, phase
 from enginebench_reports.percentiles import printed_from
@@ -28,17 +29,11 @@ LATE_CLIENT_SHARE = 0.1
 SATURATED_CLIENT_SHARE = 0.5
 READ_TOGETHER_SHARE = 0.01
 SHORT_WINDOW_SHARE = 1 / 3
+BROKEN_AGREEMENT = 0.5
+GOOD_AGREEMENT = 0.8
+UNANSWERED_SHARE = 0.4
 
 Figures = Mapping[str, float | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """One reason to doubt a cell. `name` is stable, for machines; `reason` is for people."""
-
-    level: Literal["invalid", "caution"]
-    name: str
-    reason: str
 
 
 def flags(cell: CellResult, figures: Figures) -> Sequence[Flag]:
@@ -55,6 +50,8 @@ def flags(cell: CellResult, figures: Figures) -> Sequence[Flag]:
         *_client_cpu(figures),
         *_client_lag(cell, figures),
         *_token_counts(cell),
+        *_answers_differ(cell, figures),
+        *_answers_failed(cell),
     ]
     return sorted(found, key=lambda flag: flag.level == "caution")
 
@@ -231,6 +228,38 @@ def _read_together(cell: CellResult, figures: Figures, lag_s: float) -> Iterator
             "chunks_together",
             f"{together:.0%} of the chunks came together with the next: the load driver was up to"
             f" {lag_s * 1e3:.1f} ms (p99) late to read, so the tail of ITL may be its own",
+        )
+
+
+def _answers_differ(cell: CellResult, figures: Figures) -> Iterator[Flag]:
+    """Random weights make near-ties of all tokens: there, only a caution."""
+    parts = {
+        "first": figures.get("answer_first_token_share"),
+        "decoded": figures.get("answer_decode_share"),
+    }
+    known = {part: share for part, share in parts.items() if share is not None}
+    reference = reference_of(cell) if known else None
+    if reference is None:
+        return
+    part, share = min(known.items(), key=lambda item: item[1])
+    said = (
+        f"only {share:.0%} of the {part} tokens of its greedy answers are those of "
+        f"{reference.label} on equal context"
+    )
+    if share < BROKEN_AGREEMENT and cell.model.format != "synthetic":
+        yield Flag("invalid", "answers_differ", f"{said}: it does not compute the same model")
+    elif share < GOOD_AGREEMENT:
+        yield Flag("caution", "answers_deviate", f"{said}: look at the precision of both")
+
+
+def _answers_failed(cell: CellResult) -> Iterator[Flag]:
+    told = cell.answers.answers if cell.answers else ()
+    errors = [answer.error for answer in told if answer.error]
+    if len(errors) > UNANSWERED_SHARE * len(told):
+        yield Flag(
+            "caution",
+            "answers_unchecked",
+            f"{len(errors)} of {len(told)} questions that check its answers failed: {errors[0]}",
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import click
 import pluggy
@@ -16,7 +17,8 @@ from enginebench import plugins
 from enginebench.errors import ModelError, UsageError
 from enginebench.hookspecs import hookimpl
 from enginebench.plugins import PluginManager, plugin_manager
-from enginebench.types import Availability, Metric, MetricInfo, ModelInfo
+from enginebench.results import CellResult
+from enginebench.types import Availability, Flag, Metric, MetricInfo, ModelInfo
 
 
 class FakeEngine:
@@ -70,6 +72,10 @@ class FakePlugin:
         return [FakeMetric(self.name)]
 
     @hookimpl
+    def enginebench_flags(self, cell: object, figures: object) -> list[Flag]:
+        return [Flag("caution", self.name, "it is new")]
+
+    @hookimpl
     def enginebench_reports(self) -> list[object]:
         return [SimpleNamespace(name=self.name, summary="", render=lambda results, folder: [])]
 
@@ -107,6 +113,9 @@ def test_every_hook_is_reached() -> None:
     assert plugins.commands(manager)["nova"].name == "nova"
     assert "nova" in [c.name for metric in plugins.metrics(manager) for c in metric.columns]
     assert plugins.resolve_model("nova-model", manager).format == "remote"
+    alone = PluginManager()
+    add(alone, FakePlugin("nova"))
+    assert [flag.name for flag in plugins.flags(cast(CellResult, None), {}, alone)] == ["nova"]
 
 
 def test_every_hook_specified_is_tested_above() -> None:

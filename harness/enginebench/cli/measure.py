@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from enginebench.cli.output import output_console
 from enginebench.plugins import PluginManager
 from enginebench.progress import Listener
 from enginebench.results import ResultSet
+from enginebench.types import Flag
 
 if TYPE_CHECKING:
     from enginebench.execute import RunOutcome
@@ -85,11 +87,32 @@ def _sum_up(folder: Path, manager: PluginManager, with_report: bool) -> None:
 
     results = load(folder)
     _print_failures(results)
-    output_console().print(result_table(results))
+    doubts = _flags(results, manager)
+    output_console().print(result_table(results, doubts))
+    _print_doubts(doubts)
     if with_report:
         for path in render_reports(results, default_formats(manager), folder / "report"):
             click.echo(f"report: {path}")
     click.echo(f"Run folder: {folder}")
+
+
+def _flags(results: ResultSet, manager: PluginManager) -> Mapping[str, Sequence[Flag]]:
+    """Reasons to doubt the cells that were measured, by cell id."""
+    from enginebench.plugins import flags, metrics
+
+    known = metrics(manager)
+    found = {}
+    for result in results:
+        if result.status.state == "ok":
+            figures = {name: v for metric in known for name, v in metric.compute(result).items()}
+            found[result.cell.id] = flags(result, figures, manager)
+    return found
+
+
+def _print_doubts(doubts: Mapping[str, Sequence[Flag]]) -> None:
+    for cell, flags in doubts.items():
+        for flag in flags:
+            click.echo(f"{flag.level}: {cell}: {flag.reason}", err=True)
 
 
 def _print_failures(results: ResultSet) -> None:
