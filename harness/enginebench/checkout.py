@@ -29,6 +29,7 @@ from enginebench.revision import REVISION_VARIABLE, git
 __all__ = ["Installation", "OtherBench", "checkout", "commit_of", "run_command", "this_bench"]
 
 BENCH = "from enginebench.cli import main; main(prog_name='bench')"
+VENV = ("-m", "venv")
 LOG_LINES = 15
 WAIT_S = 3600.0
 
@@ -120,7 +121,7 @@ def _installed(commit: str, folder: Path, command: str | None, log: Path) -> Oth
     tree, home = folder / "tree", folder / "env"
     plain = {name: text for name, text in os.environ.items() if name not in _PYTHONS}
     trouble = f"the environment of {commit[:12]} cannot be built"
-    run_command([sys.executable, "-m", "venv", str(home)], log, plain, trouble)
+    run_command([sys.executable, *VENV, str(home)], log, plain, trouble)
     env = plain | {
         "VIRTUAL_ENV": str(home),
         "PATH": f"{home / 'bin'}{os.pathsep}{plain.get('PATH', os.defpath)}",
