@@ -98,4 +98,8 @@ def _failure(generation: Generation) -> ApiError:
     reason = generation.error or ""
     if generation.blame == "request":
         return ApiError(400, reason, code="refused_by_engine")
+    if generation.blame == "timeout":
+        return ApiError(504, reason, code="timeout")
+    if generation.blame == "overload":
+        return ApiError(503, reason, code="overloaded", headers={"retry-after": "1"})
     return ApiError(503 if generation.blame == "server" else 500, reason, code="engine_error")

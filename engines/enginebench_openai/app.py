@@ -1,48 +1,58 @@
-"""The routes, and what surrounds them: errors in OpenAI's words, and the API key."""
+"""The routes, and what surrounds them: errors in OpenAI's words, keys, other origins."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+from collections.abc import Awaitable, Callable
 
+import msgspec
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from enginebench_openai import status
+from enginebench_openai.access import Access
 from enginebench_openai.chat import chat_completions
 from enginebench_openai.completions import completions
 from enginebench_openai.errors import ApiError, error_response
+from enginebench_openai.gateway import Gateway
 from enginebench_openai.metrics import ServerMetrics
-from enginebench_openai.served import Served, served
+from enginebench_openai.served import ServedModels, read_body, served
 from enginebench_openai.tokens import detokenize, tokenize
 
 __all__ = ["build_app"]
 
+Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
-def build_app(on: Served, *, api_key: str | None = None) -> Starlette:
+
+def build_app(models: ServedModels, *, access: Access) -> Starlette:
     """The ASGI application. With a key, every route but /health asks for it."""
-    middleware = []
-    if api_key is not None:
-        middleware.append(Middleware(_RequireKey, key=api_key, metrics=on.metrics))
+    several = len(models.by_name) > 1
+
+    def post(path: str, endpoint: Endpoint, *, generates: bool = True) -> Route:
+        chosen = _of_the_named_model(endpoint, loads=generates) if several else endpoint
+        return Route(path, chosen, methods=["POST"])
+
     app = Starlette(
         routes=[
-            Route("/v1/completions", completions, methods=["POST"]),
-            Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+            post("/v1/completions", completions),
+            post("/v1/chat/completions", chat_completions),
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
-            Route("/tokenize", tokenize, methods=["POST"]),
-            Route("/detokenize", detokenize, methods=["POST"]),
+            post("/tokenize", tokenize, generates=False),
+            post("/detokenize", detokenize, generates=False),
             Route("/health", status.health),
             Route("/version", status.version),
             Route("/metrics", status.metrics),
         ],
-        middleware=middleware,
+        middleware=[
+            *_cross_origin(access.cors_origins),
+            Middleware(Gateway, access=access, metrics=models.first.metrics),
+        ],
         exception_handlers={
             ApiError: _render_api_error,
             HTTPException: _render_http_error,
@@ -51,33 +61,50 @@ def build_app(on: Served, *, api_key: str | None = None) -> Starlette:
         },
     )
     app.router.redirect_slashes = False
-    app.state.served = on
+    app.state.models = models
     return app
 
 
-class _RequireKey:
-    """Compares digests in constant time, so that neither content nor length leaks."""
+class _Named(msgspec.Struct):
+    model: str | None = None
 
-    def __init__(self, app: ASGIApp, key: str, metrics: ServerMetrics) -> None:
-        self._app, self._digest = app, hashlib.sha256(key.encode()).digest()
-        self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] == "/health" or self._carries_key(scope):
-            await self._app(scope, receive, send)
-            return
-        error = ApiError(
-            401,
-            "a valid API key is required: send it as 'Authorization: Bearer KEY'",
-            code="invalid_api_key",
-            headers={"www-authenticate": "Bearer"},
+_named_decoder = msgspec.json.Decoder(_Named)
+
+
+def _of_the_named_model(endpoint: Endpoint, *, loads: bool) -> Endpoint:
+    """`endpoint` for several models: `served` is the one that the body names.
+
+    Bodies that name none, or cannot be read, are left to the endpoint, which says what is wrong.
+    """
+
+    async def chosen(request: Request) -> ASGIApp:
+        models: ServedModels = request.app.state.models
+        raw = await read_body(request)
+        try:
+            name = _named_decoder.decode(raw).model
+        except (ValueError, RecursionError):
+            name = None
+        on = request.scope["served"] = models.by_name.get(name or "", models.first)
+        if loads and name in models.by_name:
+            await on.front.usable()
+        return await endpoint(request)
+
+    return chosen
+
+
+def _cross_origin(origins: tuple[str, ...]) -> list[Middleware]:
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after"],
         )
-        await _counted(error, self._metrics)(scope, receive, send)
-
-    def _carries_key(self, scope: Scope) -> bool:
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        digest = hashlib.sha256(key.strip().encode("latin-1")).digest()
-        return scheme.lower() == "bearer" and hmac.compare_digest(digest, self._digest)
+    ]
 
 
 def _counted(error: ApiError, metrics: ServerMetrics) -> Response:

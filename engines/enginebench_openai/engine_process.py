@@ -4,8 +4,8 @@ A GPU engine's thread and the event loop compete for one interpreter, and either
 between any two lines. Apart, each has a core: one message a step crosses, with all of its tokens,
 and when the front falls behind it finds several steps in one read, which share a chunk.
 
-The engine's process is forked before anything is loaded: both sides start their imports at the same
-time, and nothing need be picklable. It ends with the server, however that ends: its socket closes.
+The process is forked by the `Nursery`, before anything is loaded: both sides do their imports at
+the same time. It ends with the server, however that ends: its socket closes.
 """
 
 from __future__ import annotations
@@ -15,84 +15,79 @@ import gc
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Final, cast
+from typing import Final
 
 from enginebench.errors import BenchError, EngineError
 from enginebench_openai import messages
 from enginebench_openai.loop import Died, EngineThread, Event, Refused, Started, Stepped
+from enginebench_openai.nursery import Child
 from enginebench_openai.protocol import EngineStats, GenerationRequest, TokenEngine
 
-__all__ = ["EngineProcess"]
+__all__ = ["EngineProcess", "run_engine"]
 
 READ_BYTES: Final = 1 << 20
-BUFFER_BYTES: Final = 4 << 20  # a front that stands still this long makes the engine wait
 STOP_S: Final = 9.0
+GONE_S: Final = 5.0  # how long a process whose socket has closed may take to free what it holds
 POLL_S: Final = 0.01
 
 
 class EngineProcess:
-    """Runs one engine in a child. Begins to build at once; events come after `attach`."""
+    """The front's side of an engine's process. Events come after `start`, in the event loop."""
 
-    def __init__(self, build: Callable[[], TokenEngine], *, not_for_it: socket.socket) -> None:
-        """Fork: call it while the process has one thread. `not_for_it` is closed in the child."""
-        ours, its = socket.socketpair()
-        _enlarge(its)
-        self._pid = os.fork()
-        if self._pid == 0:
-            ours.close()
-            not_for_it.close()
-            _be_the_engine(its, build)
-        its.close()
-        self._socket = ours
+    def __init__(self, child: Child, receive: Callable[[Event], None]) -> None:
+        self._child, self._receive = child, receive
         self._stopping = False
+        self._lost_link = asyncio.Event()
+        self._transport: asyncio.Transport | None = None
         self.stats: EngineStats | None = None  # as of the last step; replaced, never changed
 
-    async def attach(self, receive: Callable[[Event], None]) -> None:
-        """Give all events to `receive`, in this event loop."""
-        self._loop, self._receive = asyncio.get_running_loop(), receive
-        transport, _ = await self._loop.create_unix_connection(
-            lambda: _Reader(self._take, self._lost), sock=self._socket
-        )
-        self._transport = transport
-
     def start(self) -> None:
-        """It has begun already."""
+        """Listen to it: it builds already."""
+        self._attaching = asyncio.get_running_loop().create_task(self._attach())
 
     def add(self, requests: Iterable[GenerationRequest]) -> None:
-        """Queue requests; from the event loop."""
-        self._transport.write(messages.frame(messages.Add(tuple(requests))))
+        """Queue requests."""
+        self._send(messages.Add(tuple(requests)))
 
     def abort(self, request_ids: Iterable[str]) -> None:
-        """Forget requests before the next step begins; from the event loop."""
-        self._transport.write(messages.frame(messages.Abort(tuple(request_ids))))
+        """Forget requests before the next step begins."""
+        self._send(messages.Abort(tuple(request_ids)))
 
-    def stop(self, timeout_s: float) -> bool:
-        """Close the engine after the step it is in; False, and killed, if that took too long."""
+    async def close(self, timeout_s: float) -> bool:
+        """End it after the step it is in; False, and killed, if that took too long."""
         self._stopping = True
-        stop = messages.frame(messages.Stop())
-        self._loop.call_soon_threadsafe(self._transport.write, stop)
-        deadline = time.monotonic() + timeout_s
-        while not self._has_ended():
-            if time.monotonic() > deadline:
-                self.kill()
-                return False
-            time.sleep(POLL_S)
-        return True
+        self._send(messages.Stop())
+        try:
+            await asyncio.wait_for(self._lost_link.wait(), timeout_s)
+        except TimeoutError:
+            self.kill()
+        in_time = self._lost_link.is_set()
+        await self._gone()
+        return in_time
 
     def kill(self) -> None:
         """End it at once."""
         self._stopping = True
         with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self._child.pid, signal.SIGKILL)
 
-    def _has_ended(self) -> bool:
-        try:
-            return os.waitpid(self._pid, os.WNOHANG)[0] == self._pid
-        except ChildProcessError:  # somebody has asked before
-            return True
+    async def _attach(self) -> None:
+        self._transport, _ = await asyncio.get_running_loop().create_unix_connection(
+            lambda: _Reader(self._take, self._lost), sock=self._child.socket
+        )
+
+    def _send(self, message: messages.Down) -> None:
+        if self._transport is not None and not self._lost_link.is_set():
+            self._transport.write(messages.frame(message))
+
+    async def _gone(self) -> None:
+        """Memory is free when the process has left the system's table."""
+        with suppress(ProcessLookupError):
+            for _ in range(round(GONE_S / POLL_S)):
+                os.kill(self._child.pid, 0)
+                await asyncio.sleep(POLL_S)
 
     def _take(self, message: messages.Up) -> None:
         if isinstance(message, messages.Stats):
@@ -102,6 +97,7 @@ class EngineProcess:
             self._receive(_event(message))
 
     def _lost(self) -> None:
+        self._lost_link.set()
         if not self._stopping:
             self._stopping = True
             self._receive(Died(EngineError("the engine's process has ended; was it killed?")))
@@ -126,7 +122,7 @@ def _event(message: messages.Tokens | messages.Ready | messages.No | messages.De
     if isinstance(message, messages.Tokens):
         return Stepped(message.outputs)
     if isinstance(message, messages.Ready):
-        return Started(message.context_length, message.features)
+        return Started(message.context_length, message.features, message.slots)
     if isinstance(message, messages.No):
         return Refused(message.request_id, message.reason)
     if message.exit_code is None:
@@ -139,10 +135,8 @@ def _event(message: messages.Tokens | messages.Ready | messages.No | messages.De
 # -------------------------------------------------------------------- the child
 
 
-def _be_the_engine(link: socket.socket, build: Callable[[], TokenEngine]) -> None:
-    """Never returns."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the front says when to stop
-        signal.signal(number, signal.SIG_IGN)
+def run_engine(link: socket.socket, build: Callable[[], TokenEngine]) -> None:
+    """What the process does: build the engine and obey `link` until it closes."""
 
     def send(message: messages.Up) -> None:
         try:
@@ -163,7 +157,6 @@ def _be_the_engine(link: socket.socket, build: Callable[[], TokenEngine]) -> Non
     )
     thread.start()
     _obey(link, thread)
-    os._exit(0)
 
 
 def _obey(link: socket.socket, thread: EngineThread) -> None:
@@ -185,17 +178,8 @@ def _message(event: Event) -> messages.Up:
     if isinstance(event, Stepped):
         return messages.Tokens(tuple(event.outputs))
     if isinstance(event, Started):
-        return messages.Ready(event.context_length, event.features)
+        return messages.Ready(event.context_length, event.features, event.slots)
     if isinstance(event, Refused):
         return messages.No(event.request_id, event.reason)
     exit_code = event.error.exit_code if isinstance(event.error, BenchError) else None
     return messages.Dead(str(event.error), exit_code)
-
-
-def _enlarge(link: socket.socket) -> None:
-    """More than the system's limit where that is allowed, else up to it."""
-    force = cast(int, getattr(socket, "SO_SNDBUFFORCE", 32))
-    try:
-        link.setsockopt(socket.SOL_SOCKET, force, BUFFER_BYTES)
-    except OSError:
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)

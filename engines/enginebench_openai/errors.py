@@ -31,6 +31,8 @@ class ApiError(Exception):
     @property
     def type(self) -> str:
         """OpenAI's coarse kind of error."""
+        if self.status == 429:
+            return "rate_limit_error"
         return "server_error" if self.status >= 500 else "invalid_request_error"
 
 

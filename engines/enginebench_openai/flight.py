@@ -17,7 +17,8 @@ __all__ = ["Flight"]
 class Flight:
     """Generations that answer one request together. `arrived_at` is on time.perf_counter.
 
-    `streaming` False wakes the handler once, when all of it is done.
+    `streaming` False wakes the handler once, when all of it is done. `client` is who asked, for
+    fairness; `priority` above 0 steps back behind everybody with less.
     """
 
     __slots__ = (
@@ -25,17 +26,28 @@ class Flight:
         "_waiter",
         "abandoned",
         "arrived_at",
+        "client",
         "generations",
+        "priority",
         "streaming",
+        "timers",
         "unfinished",
     )
 
     def __init__(
-        self, generations: Sequence[Generation], *, streaming: bool, arrived_at: float
+        self,
+        generations: Sequence[Generation],
+        *,
+        streaming: bool,
+        arrived_at: float,
+        client: str = "",
+        priority: int = 0,
     ) -> None:
         self.generations = tuple(generations)
         self.streaming = streaming
         self.arrived_at = arrived_at
+        self.client, self.priority = client, priority
+        self.timers: list[asyncio.TimerHandle] = []  # the front's
         self.unfinished = len(self.generations)
         self.abandoned = False
         self._news: dict[Generation, None] = {}  # an ordered set

@@ -13,6 +13,7 @@ from uuid import uuid4
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from enginebench_openai.access import client_of
 from enginebench_openai.answer import EventStream, whole_answer
 from enginebench_openai.bodies import GenerationBody
 from enginebench_openai.flight import Flight
@@ -20,6 +21,7 @@ from enginebench_openai.generation import Generation
 from enginebench_openai.params import (
     check_prompt,
     output_budget,
+    priority,
     sampling_params,
     stop_strings,
     stream_options,
@@ -52,7 +54,11 @@ async def generate(request: Request, body: GenerationBody, asked: Asked) -> ASGI
     on = served(request)
     options = stream_options(body)
     flight = Flight(
-        _generations(on, body, asked), streaming=bool(body.stream), arrived_at=asked.arrived_at
+        _generations(on, body, asked),
+        streaming=bool(body.stream),
+        arrived_at=asked.arrived_at,
+        client=client_of(request.scope),
+        priority=priority(body),
     )
     if body.stream:
         return EventStream(on.front, flight, EventWriter(asked.shape, on.name, options))

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Blame", "Generation"]
 
-# Whose fault an error is: the request can never be served, the engine failed at this one, or the
-# server is going down with everything in it.
-Blame = Literal["request", "engine", "server"]
+# Whose fault an error is: the request can never be served, the engine failed at this one, the
+# server is going down with everything in it, it took too long, or no slot came free in time.
+Blame = Literal["request", "engine", "server", "timeout", "overload"]
 
 
 class Generation:

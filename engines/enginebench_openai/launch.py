@@ -13,22 +13,34 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from enginebench.types import EngineSpec, Launch, ModelInfo, Option, OptionValue
+from enginebench_openai.limits import Limits, PoolSettings
+from enginebench_openai.logs import LogFormat
 
-__all__ = ["ServeArguments", "parse_arguments", "server_launch"]
+__all__ = ["ServeArguments", "add_server_arguments", "parse_arguments", "server_launch"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServeArguments:
-    """What `serve_main` was asked for. `options` holds no None: an absent one has no default."""
+    """What `serve_main` was asked for. `options` holds no None: an absent one has no default.
 
-    model: str
-    served_model_name: str
+    `models` are pairs of what requests call a model, and where it is.
+    """
+
+    models: tuple[tuple[str, str], ...]
     host: str
     port: int
     api_key_file: Path | None
-    max_body_bytes: int
+    tls_cert: Path | None
+    tls_key: Path | None
+    limits: Limits
+    pool: PoolSettings
+    cors_origins: tuple[str, ...]
+    log_format: LogFormat
+    log_requests: bool
+    log_prompts: bool
     drain_s: float
     engine_process: bool
     options: Mapping[str, OptionValue]
@@ -37,7 +49,7 @@ class ServeArguments:
 def server_launch(module: str, spec: EngineSpec, model: ModelInfo, port: int) -> Launch:
     """`python -m module --model ... --port ...` with a flag for each of the spec's options."""
     argv = [sys.executable, "-m", module, "--model", model.name, "--port", str(port)]
-    argv += ["--served-model-name", spec.model]
+    argv += ["--served-model-name", spec.model, "--engine-restarts", "0"]  # a crash is a result
     for name, value in sorted(spec.options.items()):
         argv += _flags(name, value)
     return Launch(argv=tuple(argv), model_name=spec.model)
@@ -56,41 +68,168 @@ def parse_arguments(
 ) -> ServeArguments:
     """Read a server's command line; wrong ones end the process with code 2, as argparse does."""
     parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
-    _add_server_arguments(parser)
+    add_server_arguments(parser)
     group = parser.add_argument_group("engine options")
     for option in options:
         _add_option(group, option)
     found = vars(parser.parse_args(argv))
+    try:
+        models = _models(found["model"], found["served_model_name"])
+        _check_together(found, models)
+    except ValueError as error:
+        parser.error(str(error))
     values = {option.name: found[option.name] for option in options}
+    process = found["engine_process"]
     return ServeArguments(
-        model=found["model"],
-        served_model_name=found["served_model_name"] or found["model"],
+        models=models,
         host=found["host"],
         port=found["port"],
         api_key_file=found["api_key_file"],
-        max_body_bytes=int(found["max_body_mib"] * 2**20),
+        tls_cert=found["tls_cert"],
+        tls_key=found["tls_key"],
+        limits=Limits(
+            max_body_bytes=int(found["max_body_mib"] * 2**20),
+            max_queue=found["max_queue"],
+            queue_timeout_s=found["queue_timeout"],
+            request_timeout_s=found["request_timeout"],
+            stall_timeout_s=found["stall_timeout"],
+        ),
+        pool=PoolSettings(
+            max_loaded=found["max_loaded_models"],
+            idle_timeout_s=found["model_idle_timeout"],
+            restarts=found["engine_restarts"],
+        ),
+        cors_origins=tuple(found["cors_origin"]),
+        log_format=found["log_format"],
+        log_requests=found["log_requests"],
+        log_prompts=found["log_prompts"],
         drain_s=found["drain_s"],
-        engine_process=found["engine_process"],
+        engine_process=len(models) > 1 or _sees_gpu() if process is None else process,
         options={name: value for name, value in values.items() if value is not None},
     )
 
 
-def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
+def _models(models: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    if names and len(names) != len(models):
+        raise ValueError(
+            f"--served-model-name is given {len(names)} times and --model {len(models)} times: "
+            "name all models, or none"
+        )
+    pairs = tuple(zip(names or models, models, strict=True))
+    twice = [name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1]
+    if twice:
+        raise ValueError(f"two models are called {twice[0]!r}: tell them apart by their names")
+    return pairs
+
+
+def _check_together(found: Mapping[str, Any], models: Sequence[tuple[str, str]]) -> None:
+    if (found["tls_cert"] is None) != (found["tls_key"] is None):
+        raise ValueError("--tls-cert and --tls-key belong together: give both, or neither")
+    if len(models) > 1 and found["engine_process"] is False:
+        raise ValueError(
+            "each of several models has a process of its own: leave --no-engine-process out"
+        )
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """All but the engine's own options."""
     add = parser.add_argument
-    add("--model", required=True, help="registry name, path or synthetic:NAME")
-    add("--served-model-name", help="what requests call the model (default: as given to --model)")
+    add(
+        "--model",
+        action="append",
+        required=True,
+        help="registry name, path or synthetic:NAME; several times: the first is loaded at the "
+        "start, the others when a request names them",
+    )
+    add(
+        "--served-model-name",
+        action="append",
+        default=[],
+        help="what requests call the model (default: as given to --model); once for each",
+    )
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     add("--port", type=_port, default=8000, help="0 chooses a free one (default: %(default)s)")
+    _add_access_arguments(parser.add_argument_group("who may ask"))
+    _add_limit_arguments(parser.add_argument_group("limits"))
+    _add_engine_arguments(parser.add_argument_group("the engine's life"))
+    _add_log_arguments(parser.add_argument_group("logs (standard error)"))
+
+
+def _add_access_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--api-key-file",
         type=Path,
-        help="file with the key that requests must carry (or set ENGINEBENCH_API_KEY)",
+        help="file with the keys that requests must carry, one a line (or set "
+        "ENGINEBENCH_API_KEY); each key has its fair share of the engine",
     )
+    add("--tls-cert", type=Path, help="certificate chain in PEM: the server then speaks HTTPS only")
+    add("--tls-key", type=Path, help="its private key in PEM")
+    add(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="web page origin whose scripts may ask, such as https://chat.example (default: none)",
+    )
+
+
+def _add_limit_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--max-body-mib",
         type=_positive,
         default=16.0,
         help="largest request body (default: %(default)g)",
+    )
+    add(
+        "--max-queue",
+        type=_count,
+        default=4096,
+        help="generations that may wait for a slot; of these a client may hold as many as it "
+        "leaves free, and is told 429 beyond that (default: %(default)d)",
+    )
+    add(
+        "--queue-timeout",
+        type=_seconds,
+        default=600.0,
+        help="seconds to wait for a slot before 503; 0: no limit (default: %(default)g)",
+    )
+    add(
+        "--request-timeout",
+        type=_seconds,
+        default=3600.0,
+        help="seconds from a request's arrival to its last token; 0: no limit "
+        "(default: %(default)g)",
+    )
+    add(
+        "--stall-timeout",
+        type=_positive,
+        default=60.0,
+        help="seconds that a client may take to send more of its request, or to read more of its "
+        "answer (default: %(default)g)",
+    )
+
+
+def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--max-loaded-models",
+        type=_count,
+        default=1,
+        help="of several models, how many may be in memory at once (default: %(default)d)",
+    )
+    add(
+        "--model-idle-timeout",
+        type=_seconds,
+        default=None,
+        help="seconds without a request after which a model is unloaded (default: never)",
+    )
+    add(
+        "--engine-restarts",
+        type=_whole,
+        default=3,
+        help="tries in a row to restart an engine that has died (default: %(default)d)",
     )
     add(
         "--drain-s",
@@ -101,10 +240,17 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--engine-process",
         action=argparse.BooleanOptionalAction,
-        default=_sees_gpu(),
+        default=None,
         help="run the engine in a process of its own, not in a thread (default: with a GPU, "
-        "which leaves the cores to it; here: %(default)s)",
+        "which leaves the cores to it, and with several models)",
     )
+
+
+def _add_log_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--log-format", choices=("text", "json"), default="text", help="default: %(default)s")
+    add("--log-requests", action="store_true", help="a line for each answer, without prompts")
+    add("--log-prompts", action="store_true", help="every request's body: what users wrote")
 
 
 def _sees_gpu() -> bool:
@@ -141,6 +287,25 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{port} is not a port: use 0 (any free one) to 65535")
     return port
+
+
+def _seconds(text: str) -> float | None:
+    number = float(text)
+    return None if number == 0 else _positive(text)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return number
 
 
 def _positive(text: str) -> float:

@@ -9,6 +9,7 @@ An engine that raises is finished: its traceback is logged, `Died` is posted, th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import queue
 import threading
@@ -17,6 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from enginebench.errors import BenchError
+from enginebench_openai.capabilities import SlottedEngine
 from enginebench_openai.protocol import (
     EngineStats,
     Feature,
@@ -37,6 +39,7 @@ class Started:
 
     context_length: int
     features: frozenset[Feature] = frozenset()
+    slots: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +113,15 @@ class EngineThread:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    async def close(self, timeout_s: float) -> bool:
+        """`stop`, from an event loop."""
+        return await asyncio.to_thread(self.stop, timeout_s)
+
     def _run(self) -> None:
         try:
             with closing(self._build()) as engine:
-                self._post(Started(engine.context_length, engine.features))
+                slots = engine.slots if isinstance(engine, SlottedEngine) else None
+                self._post(Started(engine.context_length, engine.features, slots))
                 self._serve(engine)
         except BenchError as error:  # says what to do by itself
             self._post(Died(error))

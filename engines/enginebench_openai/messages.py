@@ -53,6 +53,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
     context_length: int
     features: frozenset[Feature] = frozenset()
+    slots: int | None = None
 
 
 class Tokens(msgspec.Struct, frozen=True, tag=True):

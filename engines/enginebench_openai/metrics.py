@@ -7,7 +7,14 @@ families are made when somebody asks. All of it belongs to the event loop's thre
     enginebench:prompt_tokens_total, generation_tokens_total    counters, from the engine
     enginebench:kv_blocks, kv_blocks_used                       gauges, where there is a block cache
     enginebench:prefix_cache_queried_tokens_total, prefix_cache_hit_tokens_total, preemptions_total
-    enginebench:requests_in_flight                 gauge: sent to the engine, not ended
+    enginebench:requests_in_flight                 gauge: taken in, not ended
+    enginebench:requests_refused_total             the queue was full (429)
+    enginebench:queue_seconds                      histogram: request read to handed to the engine
+    enginebench:model_loaded{model}                gauge: 1 while its engine takes requests
+    enginebench:model_load_seconds{model}          summary: an engine built; restarts too
+    enginebench:model_switch_seconds               summary: a request for a model that was not
+                                                   loaded to ready, what had to leave included
+    enginebench:engine_restarts_total{model}       engines that died and were built again
     enginebench:requests_finished_total{reason}    stop, length, error, abort (the client left)
     enginebench:http_errors_total{status}          answers of 400 and above
     enginebench:time_to_first_token_seconds        histogram: request read to first token
@@ -19,14 +26,20 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    SummaryMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from enginebench_openai.engine_counts import EngineCounts
 from enginebench_openai.flight import Flight
 from enginebench_openai.generation import Generation
 from enginebench_openai.protocol import EngineStats
@@ -61,11 +74,17 @@ class Histogram:
 
 
 class ServerMetrics(Collector):
-    """Counts of one server, in a registry of its own. `engine_stats` is None until it is known."""
+    """Counts of one server, in a registry of its own."""
 
-    def __init__(self, engine_stats: Callable[[], EngineStats | None] = lambda: None) -> None:
-        self.engine_stats = engine_stats
+    def __init__(self) -> None:
+        self.engines = EngineCounts()
+        self.loaded_models: Callable[[], Mapping[str, int]] = dict
         self.http_errors: Counter[int] = Counter()
+        self.restarts: Counter[str] = Counter()
+        self.refused = 0
+        self._load_s: dict[str, tuple[int, float]] = {}  # how often, and seconds together
+        self._switches, self._switch_s = 0, 0.0
+        self._queue = Histogram(TTFT_BOUNDS_S)
         self._finished: Counter[str] = Counter()
         self._in_flight = 0
         self._ttft = Histogram(TTFT_BOUNDS_S)
@@ -77,6 +96,20 @@ class ServerMetrics(Collector):
     def started(self, flight: Flight) -> None:
         """A flight went to the engine."""
         self._in_flight += len(flight.generations)
+
+    def left_queue(self, waited_s: float) -> None:
+        """A generation went to the engine, so long after its request was read."""
+        self._queue.observe(waited_s)
+
+    def loaded(self, model: str, load_s: float) -> None:
+        """An engine was built."""
+        count, total_s = self._load_s.get(model, (0, 0.0))
+        self._load_s[model] = (count + 1, total_s + load_s)
+
+    def switched(self, waited_s: float) -> None:
+        """A model was loaded for a request that had to wait for it."""
+        self._switches += 1
+        self._switch_s += waited_s
 
     def abandoned(self, generations: int) -> None:
         """A client left while so many of its generations had not ended."""
@@ -107,7 +140,7 @@ class ServerMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Called by the registry."""
-        stats = self.engine_stats()
+        stats = self.engines.stats()
         if stats is not None:
             yield from _engine_families(stats)
         yield GaugeMetricFamily(
@@ -119,6 +152,13 @@ class ServerMetrics(Collector):
         yield _by_label(
             "enginebench:http_errors", "Answers of status 400 and above", "status", self.http_errors
         )
+        yield CounterMetricFamily(
+            "enginebench:requests_refused", "Generations refused by a full queue", self.refused
+        )
+        yield from self._model_families()
+        yield self._queue.family(
+            "enginebench:queue_seconds", "From request read to handed to the engine"
+        )
         yield self._ttft.family(
             "enginebench:time_to_first_token_seconds", "From request read to first token"
         )
@@ -128,6 +168,28 @@ class ServerMetrics(Collector):
         yield self._request.family(
             "enginebench:request_seconds", "From request read to the last token"
         )
+
+    def _model_families(self) -> Iterator[Metric]:
+        loaded = GaugeMetricFamily(
+            "enginebench:model_loaded",
+            "1 while the model's engine takes requests",
+            labels=["model"],
+        )
+        loads = SummaryMetricFamily(
+            "enginebench:model_load_seconds", "Building a model's engine", labels=["model"]
+        )
+        for model, value in self.loaded_models().items():
+            loaded.add_metric([model], value)
+        for model, (count, total_s) in self._load_s.items():
+            loads.add_metric([model], count_value=count, sum_value=total_s)
+        yield from (loaded, loads)
+        yield SummaryMetricFamily(
+            "enginebench:model_switch_seconds",
+            "From a request for a model that was not loaded to ready",
+            count_value=self._switches,
+            sum_value=self._switch_s,
+        )
+        yield _by_label("enginebench:engine_restarts", "Engines restarted", "model", self.restarts)
 
 
 def _engine_families(stats: EngineStats) -> Iterator[Metric]:

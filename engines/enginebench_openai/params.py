@@ -17,6 +17,7 @@ __all__ = [
     "MAX_STOP_CHARS",
     "check_prompt",
     "output_budget",
+    "priority",
     "sampling_params",
     "stop_strings",
     "stream_options",
@@ -24,6 +25,7 @@ __all__ = [
 
 MAX_STOPS: Final = 16
 MAX_STOP_CHARS: Final = 1024
+MAX_PRIORITY: Final = 100
 _I64: Final = 2**63
 
 _RANGES: Final[Mapping[str, tuple[str, Callable[[float], bool]]]] = {
@@ -67,6 +69,14 @@ def stop_strings(body: GenerationBody) -> tuple[str, ...]:
                 "stop", f"a string of {len(stop)} characters", f"1 to {MAX_STOP_CHARS} characters"
             )
     return tuple(dict.fromkeys(stops))
+
+
+def priority(body: GenerationBody) -> int:
+    """How far the request steps back: 0 not at all, higher behind everybody with less."""
+    asked = body.priority or 0
+    if not 0 <= asked <= MAX_PRIORITY:
+        raise _out_of_range("priority", asked, f"0 (first) to {MAX_PRIORITY} (last)")
+    return asked
 
 
 def stream_options(body: GenerationBody) -> StreamOptions:

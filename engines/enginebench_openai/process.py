@@ -1,64 +1,69 @@
-"""The running server: uvicorn, the engine's thread or process, the front, and how all of it ends.
+"""The running server: uvicorn, the models' engines, and how all of it ends.
 
-SIGTERM, SIGINT -> no new connections -> drain -> engine closed -> 0
-a second signal -> requests in flight end with an error at once
-engine died     -> requests in flight end with an error, /health 503 -> 1
+SIGTERM, SIGINT   -> no new connections -> drain -> engines closed -> 0
+a second signal   -> requests in flight end with an error at once
+engine lost       -> requests in flight end with an error, /health 503 -> 1
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
 import uvloop
 
 from enginebench.errors import BenchError
+from enginebench_openai.access import Access
 from enginebench_openai.app import build_app
-from enginebench_openai.engine_process import EngineProcess
-from enginebench_openai.front import Front
-from enginebench_openai.loop import EngineThread, Event
+from enginebench_openai.connection import connection_class
+from enginebench_openai.keeper import MakeLink
+from enginebench_openai.limits import Limits, PoolSettings
 from enginebench_openai.metrics import ServerMetrics
-from enginebench_openai.protocol import TokenEngine
-from enginebench_openai.served import Served
+from enginebench_openai.pool import ModelPool
+from enginebench_openai.served import Served, ServedModels
 
 if TYPE_CHECKING:
     from enginebench_models import ChatTemplate, Tokenizer
 
-__all__ = ["ServerProcess"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["OfferedModel", "ServerProcess"]
 
 KEEP_ALIVE_S: Final = 120  # longer than clients keep idle connections, so that they close first
 OBITUARY_S: Final = 1.0  # how long a server whose engine died still answers, with 503
-CLOSE_ENGINE_S: Final = 10.0
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-@dataclass(kw_only=True)
-class ServerProcess:
-    """Serves until told to stop. `on_ready` is called once, when requests are taken.
-
-    `engine` is a process that builds it already, or what builds it in a thread of this one.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferedModel:
+    """A model that requests may name, and how its engine is reached once it is wanted."""
 
     name: str
     vocab_size: int
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
-    engine: Callable[[], TokenEngine] | EngineProcess
+    make_link: MakeLink
+
+
+@dataclass(kw_only=True)
+class ServerProcess:
+    """Serves until told to stop. `on_ready` is called once, when requests are taken."""
+
+    models: Sequence[OfferedModel]
     listener: socket.socket
     on_ready: Callable[[], None]
-    api_key: str | None = None
-    max_body_bytes: int = 16 * 2**20
+    access: Access = field(default_factory=Access)
+    limits: Limits = field(default_factory=Limits)
+    pool: PoolSettings = field(default_factory=PoolSettings)
     drain_s: float = 30.0
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
 
     def run(self) -> int:
         """Serve; the exit code. A BenchError that the engine raised while it was built passes."""
@@ -70,51 +75,49 @@ class ServerProcess:
         self._loop.call_soon_threadsafe(self._on_signal)
 
     async def _run(self) -> int:
-        loop = self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self._death: BaseException | None = None
         metrics = ServerMetrics()
-        self._front = Front(metrics, on_started=self.on_ready, on_died=self._mourn)
-
-        served = Served(
-            name=self.name,
-            vocab_size=self.vocab_size,
-            tokenizer=self.tokenizer,
-            chat_template=self.chat_template,
-            front=self._front,
+        self._pool = ModelPool(
+            {model.name: model.make_link for model in self.models},
+            settings=self.pool,
+            limits=self.limits,
             metrics=metrics,
-            max_body_bytes=self.max_body_bytes,
+            on_started=self.on_ready,
+            on_lost=self._mourn,
         )
-        self._server = _Server(self._config(served))
-        engine = await self._link(loop)  # events may come from here on
-        self._front.link = engine
-        metrics.engine_stats = lambda: engine.stats
+        self._server = _Server(self._config(self._served(metrics)))
         with _signals_to(self._on_signal):
-            engine.start()
+            self._pool.start()
             await self._server.serve(sockets=[self.listener])
-            if self._front.context_length:  # building cannot be stopped, and nobody waits for it
-                await self._close(engine)
+            await self._pool.close()
         if isinstance(self._death, BenchError):
             raise self._death
         return 0 if self._death is None else 1
 
-    async def _link(self, loop: asyncio.AbstractEventLoop) -> EngineThread | EngineProcess:
-        if isinstance(self.engine, EngineProcess):
-            await self.engine.attach(self._front.receive)
-            return self.engine
+    def _served(self, metrics: ServerMetrics) -> ServedModels:
+        fronts = self._pool.fronts
+        names = tuple(fronts)
+        models = [
+            Served(
+                name=model.name,
+                vocab_size=model.vocab_size,
+                tokenizer=model.tokenizer,
+                chat_template=model.chat_template,
+                front=fronts[model.name],
+                metrics=metrics,
+                max_body_bytes=self.limits.max_body_bytes,
+                stall_timeout_s=self.limits.stall_timeout_s,
+                all_names=names,
+            )
+            for model in self.models
+        ]
+        return ServedModels(models, log_prompts=self.access.log_prompts)
 
-        def post(event: Event) -> None:
-            loop.call_soon_threadsafe(self._front.receive, event)
-
-        return EngineThread(self.engine, post)
-
-    async def _close(self, engine: EngineThread | EngineProcess) -> None:
-        if not await asyncio.to_thread(engine.stop, CLOSE_ENGINE_S):
-            logger.warning("the engine did not stop within %g s", CLOSE_ENGINE_S)
-
-    def _config(self, served: Served) -> uvicorn.Config:
+    def _config(self, served: ServedModels) -> uvicorn.Config:
         return uvicorn.Config(
-            build_app(served, api_key=self.api_key),
-            http="httptools",
+            build_app(served, access=self.access),
+            http=connection_class(self.limits.stall_timeout_s),
             ws="none",
             lifespan="off",
             proxy_headers=False,
@@ -122,24 +125,25 @@ class ServerProcess:
             access_log=False,
             server_header=False,
             date_header=False,
+            ssl_certfile=self.tls_cert,
+            ssl_keyfile=self.tls_key,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(self.drain_s) + 5,  # _end_drain comes first
         )
 
     def _mourn(self, error: BaseException) -> None:
         self._death = error
-        was_serving = self._front.context_length > 0
-        self._loop.call_later(OBITUARY_S if was_serving else 0, self._server.stop)
+        served = any(front.context_length for front in self._pool.fronts.values())
+        self._loop.call_later(OBITUARY_S if served else 0, self._server.stop)
 
     def _on_signal(self) -> None:
         again = self._server.should_exit
-        if self._front.state in ("ready", "loading"):
-            self._front.state = "draining"
+        self._pool.shut_down()
         self._server.stop()
         self._loop.call_later(0 if again else self.drain_s, self._end_drain)
 
     def _end_drain(self) -> None:
-        self._front.fail_all("the server is shutting down")
+        self._pool.fail_all("the server is shutting down")
 
 
 class _Server(uvicorn.Server):

@@ -20,17 +20,25 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from enginebench.errors import BenchError, UsageError
 from enginebench.types import API_KEY_VARIABLE, Option, OptionValue
 from enginebench_openai.launch import ServeArguments, parse_arguments, server_launch
+from enginebench_openai.logs import set_up_logging
 
 if TYPE_CHECKING:
     from enginebench_models import Model
-    from enginebench_openai.engine_process import EngineProcess
+    from enginebench_openai.access import Access
+    from enginebench_openai.front import EngineLink
+    from enginebench_openai.keeper import MakeLink
+    from enginebench_openai.loop import Event
+    from enginebench_openai.nursery import Child, Nursery
     from enginebench_openai.protocol import TokenEngine
+
+    MakeEngine = Callable[[Model, Mapping[str, OptionValue]], TokenEngine]
 
 __all__ = ["serve_main", "server_launch"]
 
@@ -40,16 +48,16 @@ def serve_main(
     *,
     description: str,
     options: Sequence[Option],
-    make_engine: Callable[[Model, Mapping[str, OptionValue]], TokenEngine],
+    make_engine: MakeEngine,
 ) -> NoReturn:
     """The `main()` of an engine's server. `make_engine` is called in the engine's thread, with
     those options that were given or have a default.
     """
     started = time.perf_counter()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     arguments = parse_arguments(
         argv, program=Path(sys.argv[0]).name, description=description, options=options
     )
+    set_up_logging(arguments.log_format, requests=arguments.log_requests or arguments.log_prompts)
     try:
         code = _serve(arguments, make_engine, started)
     except BenchError as error:
@@ -58,57 +66,104 @@ def serve_main(
     _exit(code)
 
 
-def _serve(
-    arguments: ServeArguments,
-    make_engine: Callable[[Model, Mapping[str, OptionValue]], TokenEngine],
-    started: float,
-) -> int:
-    api_key = _api_key(arguments.api_key_file)
+def _serve(arguments: ServeArguments, make_engine: MakeEngine, started: float) -> int:
+    api_keys = _api_keys(arguments.api_key_file)
+    for file in (arguments.tls_cert, arguments.tls_key):
+        if file is not None and not file.is_file():
+            raise UsageError(f"the file {file} does not exist: --tls-cert and --tls-key need PEM")
     with _listen(arguments.host, arguments.port) as listener:
-        engine = _engine_process(arguments, make_engine, listener)
+        engines = _Engines(arguments, make_engine, listener)
         from enginebench_models import open_model
-        from enginebench_openai.process import ServerProcess
+        from enginebench_openai.process import OfferedModel, ServerProcess
 
-        model = open_model(arguments.model)
+        offered = []
+        for index, (name, where) in enumerate(arguments.models):
+            model = open_model(where)
+            offered.append(
+                OfferedModel(
+                    name=name,
+                    vocab_size=min(model.config.vocab_size, model.tokenizer.vocab_size),
+                    tokenizer=model.tokenizer,
+                    chat_template=model.chat_template,
+                    make_link=engines.maker(index, model),
+                )
+            )
         process = ServerProcess(
-            name=arguments.served_model_name,
-            vocab_size=min(model.config.vocab_size, model.tokenizer.vocab_size),
-            tokenizer=model.tokenizer,
-            chat_template=model.chat_template,
-            engine=engine or (lambda: make_engine(model, arguments.options)),
+            models=offered,
             listener=listener,
-            api_key=api_key,
-            max_body_bytes=arguments.max_body_bytes,
+            access=_access(arguments, api_keys),
+            limits=arguments.limits,
+            pool=arguments.pool,
             drain_s=arguments.drain_s,
-            on_ready=lambda: _announce(listener, time.perf_counter() - started),
+            tls_cert=arguments.tls_cert,
+            tls_key=arguments.tls_key,
+            on_ready=lambda: _announce(
+                listener, arguments.tls_cert is not None, time.perf_counter() - started
+            ),
         )
         return process.run()
 
 
-def _engine_process(
-    arguments: ServeArguments,
-    make_engine: Callable[[Model, Mapping[str, OptionValue]], TokenEngine],
-    listener: socket.socket,
-) -> EngineProcess | None:
-    """Forked before anything is loaded; it opens the model by itself."""
-    if not arguments.engine_process:
-        return None
-    from enginebench_openai.engine_process import EngineProcess
+class _Engines:
+    """Ways to engines, in threads or in processes; the first process is begun at once, so that it
+    builds its engine while this one loads the rest.
+    """
 
-    def build() -> TokenEngine:
-        from enginebench_models import open_model
+    def __init__(
+        self, arguments: ServeArguments, make_engine: MakeEngine, listener: socket.socket
+    ) -> None:
+        self._arguments, self._make_engine = arguments, make_engine
+        self._nursery: Nursery | None = None
+        if arguments.engine_process:  # before anything is loaded
+            from enginebench_openai.nursery import Nursery
 
-        return make_engine(open_model(arguments.model), arguments.options)
+            mains = [partial(self._run, where) for _, where in arguments.models]
+            self._nursery = Nursery(mains, not_for_it=listener)
+            self._first: Child | None = self._nursery.spawn(0)
 
-    return EngineProcess(build, not_for_it=listener)
+    def maker(self, index: int, model: Model) -> MakeLink:
+        """What makes the way to a new engine for the model at `index`."""
+        if self._nursery is None:
+            return lambda receive: self._thread(model, receive)
+        return lambda receive: self._process(index, receive)
+
+    def _thread(self, model: Model, receive: Callable[[Event], None]) -> EngineLink:
+        import asyncio
+
+        from enginebench_openai.loop import EngineThread
+
+        loop = asyncio.get_running_loop()
+
+        def post(event: Event) -> None:
+            loop.call_soon_threadsafe(receive, event)
+
+        return EngineThread(lambda: self._make_engine(model, self._arguments.options), post)
+
+    def _process(self, index: int, receive: Callable[[Event], None]) -> EngineLink:
+        from enginebench_openai.engine_process import EngineProcess
+
+        assert self._nursery is not None
+        child, self._first = self._first, None
+        return EngineProcess(child or self._nursery.spawn(index), receive)
+
+    def _run(self, where: str, link: socket.socket) -> None:
+        """In the engine's process, which opens the model by itself."""
+        from enginebench_openai.engine_process import run_engine
+
+        def build() -> TokenEngine:
+            from enginebench_models import open_model
+
+            return self._make_engine(open_model(where), self._arguments.options)
+
+        run_engine(link, build)
 
 
-def _announce(listener: socket.socket, ready_s: float) -> None:
+def _announce(listener: socket.socket, tls: bool, ready_s: float) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     gc.collect()
     gc.freeze()  # what is loaded by now stays: later collections need not walk it
-    print(f"ready on http://{shown}:{port} in {ready_s:.2f} s", flush=True)
+    print(f"ready on http{'s' * tls}://{shown}:{port} in {ready_s:.2f} s", flush=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -128,17 +183,30 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _api_key(file: Path | None) -> str | None:
-    """The key that requests must carry: from the file, else the environment, else none."""
+def _access(arguments: ServeArguments, api_keys: tuple[str, ...]) -> Access:
+    from enginebench_openai.access import Access
+
+    return Access(
+        api_keys=api_keys,
+        cors_origins=arguments.cors_origins,
+        log_requests=arguments.log_requests,
+        log_prompts=arguments.log_prompts,
+    )
+
+
+def _api_keys(file: Path | None) -> tuple[str, ...]:
+    """The keys that requests may carry: from the file, else the environment, else none."""
     if file is None:
-        return os.environ.get(API_KEY_VARIABLE) or None
+        key = os.environ.get(API_KEY_VARIABLE)
+        return (key,) if key else ()
     try:
-        key = file.read_text(encoding="utf-8").strip()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read --api-key-file {file}: {error}") from None
-    if not key:
-        raise UsageError(f"--api-key-file {file} is empty; write the key into it")
-    return key
+    keys = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not keys:
+        raise UsageError(f"--api-key-file {file} is empty; write a key into each line")
+    return keys
 
 
 def _exit(code: int) -> NoReturn:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from enginebench import __version__
-from enginebench_openai.served import Served, served
+from enginebench_openai.served import Served, ServedModels, served
 
 __all__ = ["health", "metrics", "model", "models", "version"]
 
+_HEALTH: Final = ("draining", "dead", "restarting", "loading", "ok")  # the worst first
+
 
 async def health(request: Request) -> Response:
-    """200 when requests are taken; 503 while the engine loads, drains or is dead."""
-    state = served(request).front.state
-    return _json({"status": "ok" if state == "ready" else state}, 200 if state == "ready" else 503)
+    """200 when requests are taken; 503 while an engine loads at the start, is restarted or dead,
+    and while the server shuts down. A model that is loaded when it is wanted is well.
+    """
+    states = [_state(on) for on in _models(request).by_name.values()]
+    worst = min(states, key=_HEALTH.index)
+    return _json({"status": worst}, 200 if worst == "ok" else 503)
 
 
 async def version(request: Request) -> Response:
@@ -26,14 +31,16 @@ async def version(request: Request) -> Response:
 
 
 async def models(request: Request) -> Response:
-    """The one model that is served."""
-    return _json({"object": "list", "data": [_card(served(request))]})
+    """Every model that requests may name."""
+    cards = [_card(on) for on in _models(request).by_name.values()]
+    return _json({"object": "list", "data": cards})
 
 
 async def model(request: Request) -> Response:
     """One model by name; 404 for any but ours."""
-    on = served(request)
-    on.check_model(request.path_params["name"])
+    name, known = request.path_params["name"], _models(request)
+    on = known.by_name.get(name, known.first)
+    on.check_model(name)
     return _json(_card(on))
 
 
@@ -44,6 +51,21 @@ async def metrics(request: Request) -> Response:
     )
 
 
+def _models(request: Request) -> ServedModels:
+    found: ServedModels = request.app.state.models
+    return found
+
+
+def _state(on: Served) -> str:
+    front = on.front
+    if front.shutting_down:
+        return "draining"
+    on_demand = on.name != on.all_names[0] or front.context_length
+    if front.state == "loading" and on_demand:
+        return "ok"
+    return "ok" if front.state in ("ready", "unloaded") else front.state
+
+
 def _card(on: Served) -> dict[str, Any]:
     return {
         "id": on.name,
@@ -51,6 +73,8 @@ def _card(on: Served) -> dict[str, Any]:
         "created": on.created,
         "owned_by": "enginebench",
         "max_model_len": on.front.context_length or None,
+        "loaded": on.front.state == "ready",
+        "features": sorted(on.front.features),
     }
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import httpx
 
 from enginebench.errors import UsageError
-from enginebench_openai.process import ServerProcess
+from enginebench_openai.loop import EngineThread
+from enginebench_openai.process import OfferedModel, ServerProcess
 from enginebench_openai.protocol import EngineStats, Feature, GenerationRequest, TokenOutput
 from enginebench_openai.server import _listen
 
@@ -145,22 +147,42 @@ def http_post(url: str, **more: object) -> httpx.Response:
     return httpx.post(url, verify=False, **more)
 
 
-class Running:
-    """A server in a thread of its own; `exit_code` is set when it has ended."""
+def link_to(engine):
+    """How a server reaches an engine that runs in a thread of it."""
+    build = engine if callable(engine) else lambda: engine
 
-    def __init__(self, engine, **settings: object) -> None:
+    def make_link(receive):
+        loop = asyncio.get_running_loop()
+        return EngineThread(build, lambda event: loop.call_soon_threadsafe(receive, event))
+
+    return make_link
+
+
+class Running:
+    """A server in a thread of its own; `exit_code` is set when it has ended.
+
+    `engine` may be a function that builds it, or a mapping of several such functions by model.
+    """
+
+    def __init__(self, engine, *, chat_template: object = ..., **settings: object) -> None:
         self.engine = engine
         listener = _listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        build = engine if callable(engine) else lambda: engine
+        several = engine if isinstance(engine, Mapping) else {"fake": engine}
         self.process = ServerProcess(
-            name="fake",
-            vocab_size=VOCAB,
-            tokenizer=FakeTokenizer(),
-            engine=build,
+            models=[
+                OfferedModel(
+                    name=name,
+                    vocab_size=VOCAB,
+                    tokenizer=FakeTokenizer(),
+                    chat_template=FakeTemplate() if chat_template is ... else chat_template,
+                    make_link=link_to(build),
+                )
+                for name, build in several.items()
+            ],
             listener=listener,
             on_ready=lambda: None,
-            **{"chat_template": FakeTemplate(), "drain_s": 5.0, **settings},
+            **{"drain_s": 5.0, **settings},
         )
         self.exit_code: int | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)

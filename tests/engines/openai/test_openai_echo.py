@@ -162,7 +162,8 @@ def test_the_plugin_registers_echo_for_any_model():
     launch = echo.launch(spec, model, 8123)
     assert launch.argv[1:] == (
         *("-m", "enginebench_openai.echo", "--model", "smollm2-135m", "--port", "8123"),
-        *("--served-model-name", "smollm2-135m", "--itl-ms=2.5", "--max-batch=4"),
+        *("--served-model-name", "smollm2-135m", "--engine-restarts", "0"),
+        *("--itl-ms=2.5", "--max-batch=4"),
     )
 
 

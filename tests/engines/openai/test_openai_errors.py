@@ -8,6 +8,9 @@ import httpx
 import pytest
 from openai_fakes import CONTEXT, VOCAB, ScriptedEngine, http_get, http_post, serving
 
+from enginebench_openai.access import Access
+from enginebench_openai.limits import Limits
+
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 USER = [{"role": "user", "content": "hi"}]
 
@@ -213,7 +216,7 @@ def test_routes_and_methods_that_do_not_exist(http):
 
 
 def test_a_body_beyond_the_limit():
-    with serving(ScriptedEngine(), max_body_bytes=1000) as server:
+    with serving(ScriptedEngine(), limits=Limits(max_body_bytes=1000)) as server:
         body = json.dumps({"model": "fake", "prompt": "x" * 2000}).encode()
         for content in (body, iter([body[:900], body[900:]])):  # with a length, and chunked
             answer = http_post(server.url + COMPLETIONS, content=content)
@@ -228,7 +231,7 @@ def test_a_model_without_a_chat_template():
 
 
 def test_an_api_key_guards_everything_but_health():
-    with serving(ScriptedEngine(), api_key="sesame") as server:
+    with serving(ScriptedEngine(), access=Access(api_keys=("sesame",))) as server:
         with httpx.Client(base_url=server.url, verify=False) as http:
             assert http.get("/health").status_code == 200
             for headers in ({}, {"Authorization": "Bearer nope"}, {"Authorization": "sesame"}):

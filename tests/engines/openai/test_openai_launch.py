@@ -43,7 +43,7 @@ def test_options_arrive_as_they_were_written(options):
     found = parse(*launch.argv[3:])
     defaults = {"block_size": 16, "cuda_graphs": True, "kv_type": "f16", "share": 0.9}
     assert found.options == {**defaults, **options}
-    assert (found.model, found.served_model_name, found.port) == ("a/model", "a/model", 8123)
+    assert (found.models, found.port) == ((("a/model", "a/model"),), 8123)
     assert found.host == "127.0.0.1"
 
 
@@ -53,8 +53,8 @@ def test_a_launched_server_asks_for_no_key_whatever_the_environment_holds():
 
 
 def test_the_name_is_the_models_own_unless_told():
-    assert parse("--model", "a").served_model_name == "a"
-    assert parse("--model", "a", "--served-model-name", "b").served_model_name == "b"
+    assert parse("--model", "a").models == (("a", "a"),)
+    assert parse("--model", "a", "--served-model-name", "b").models == (("b", "a"),)
 
 
 @pytest.mark.parametrize(

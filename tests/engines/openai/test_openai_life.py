@@ -185,7 +185,7 @@ def started(serve):
     processes = []
 
     def start(*arguments: str, **env: str) -> tuple[subprocess.Popen[str], str]:
-        process = serve("--model", "fake", "--port", "0", *arguments, **env)
+        process = serve("--model", "fake", "--port", "0", "--engine-restarts=0", *arguments, **env)
         processes.append(process)
         line = process.stdout.readline()
         assert line.startswith("ready on http://127.0.0.1:") and line.endswith(" s\n"), line
@@ -236,7 +236,8 @@ def test_an_engine_that_is_killed_ends_it_with_code_1(started):
     process, url = started("--engine-process", "--step-ms=20")
     client = Client(url, stream=True)
     client.read_some()
-    (child,) = psutil.Process(process.pid).children()
+    (nursery,) = psutil.Process(process.pid).children()
+    (child,) = nursery.children()
     child.kill()
     assert b"the engine has died" in client.read_all()
     assert process.wait(20) == 1
@@ -245,7 +246,8 @@ def test_an_engine_that_is_killed_ends_it_with_code_1(started):
 
 def test_the_engine_ends_with_a_server_that_is_killed(started):
     process, _ = started("--engine-process")
-    (child,) = psutil.Process(process.pid).children()
+    (nursery,) = psutil.Process(process.pid).children()
+    (child,) = nursery.children()
     process.kill()
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
