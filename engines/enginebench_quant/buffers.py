@@ -87,5 +87,7 @@ class Buffers:
         self.scratch = zeros(self.scratch_bytes * threads)
         self.splits = 1 if threads == 1 else -(-threads * TASKS_PER_THREAD // config.n_kv_heads)
         part = part_floats(heads_in_group(config), config.head_dim, lanes) * FLOAT_BYTES
-        self.parts = zeros(config.n_kv_heads * self.splits * part)
+        self.part_bytes = config.n_kv_heads * self.splits * part  # of one token's attention
+        self.parts = zeros(logits_rows * self.part_bytes)
         self.state = np.zeros(2, np.int64)  # tokens of this launch, position of the first
+        self.row_states = np.ones((logits_rows, 2), np.int64)  # each token as a launch by itself

@@ -29,7 +29,7 @@ __all__ = ["MAX_CHUNK_TOKENS", "MAX_VERIFIED_TOKENS", "QuantModel"]
 
 MAX_CHUNK_TOKENS = 128
 MAX_VERIFIED_TOKENS = 8
-VERIFY_TILE_TOKENS = 4  # the fewer, the less is computed for nothing where drafts are short
+VERIFY_TILE_TOKENS = 4  # of the kernels that sum as those of a single token do
 TILE_TOKENS = {"avx512_vnni": 8, "avx2": 4, "plain": 4}
 
 
@@ -79,8 +79,9 @@ class QuantModel:
         chunks = writer(MAX_CHUNK_TOKENS, tile)
         self._decode, self._prefill = chunks.decode(), chunks.prefill()
         self._logits = chunks.logits()
-        self._write_rows = writer(MAX_VERIFIED_TOKENS, VERIFY_TILE_TOKENS).verify
-        self._rows: Program | None = None
+        sizes = range(1, MAX_VERIFIED_TOKENS + 1)
+        self._write_rows = [writer(size, VERIFY_TILE_TOKENS).verify for size in sizes]
+        self._rows: list[Program] = []
         kernels.report()
         give_back_library("libllvmlite")  # tens of MB, and nothing is compiled from here on
         self._weights.fill(self._crew)
@@ -120,8 +121,8 @@ class QuantModel:
 
     def prepare_rows(self) -> None:
         """Compile what `forward_rows` needs now, instead of at its first call."""
-        if self._rows is None:
-            self._rows = self._write_rows()
+        if not self._rows:
+            self._rows = [write() for write in self._write_rows]
 
     def forward_hidden(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
         """Run at most MAX_CHUNK_TOKENS tokens; what the last layer and the last norm make of them.
@@ -139,13 +140,13 @@ class QuantModel:
     def forward_rows(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
         """Run at most MAX_VERIFIED_TOKENS tokens from `position` on, in one pass over the weights.
 
-        The logits of each, (tokens, vocabulary), are a view that the next call overwrites.
+        The logits of each, (tokens, vocabulary), are a view that the next call overwrites. They
+        are those that `forward` would give token by token, to the last bit.
         """
         assert len(tokens) <= MAX_VERIFIED_TOKENS
         self.prepare_rows()
-        assert self._rows is not None
         self._place(tokens, position)
-        self._crew.run(self._rows)
+        self._crew.run(self._rows[len(tokens) - 1])
         return self._buffers.logits.floats[: len(tokens), : self.config.vocab_size]
 
     def close(self) -> None:
@@ -165,3 +166,4 @@ class QuantModel:
         np.cos(angles, out=self._buffers.cos_sin[:count, 0], casting="same_kind")
         np.sin(angles, out=self._buffers.cos_sin[:count, 1], casting="same_kind")
         self._buffers.state[:] = count, position
+        self._buffers.row_states[:, 1] = np.arange(position, position + MAX_VERIFIED_TOKENS)

@@ -56,26 +56,29 @@ class ProgramWriter:
 
     def decode(self) -> Program:
         """One token: all layers, then the logits."""
-        return Program([*self._layers(1), *self._head(1)])
+        return Program([*self._layers(1, alone=True), *self._head(1)])
 
     def prefill(self) -> Program:
         """Up to `max_tokens` tokens through all layers."""
-        return Program(list(self._layers(self._tile)))
+        return Program(list(self._layers(self._tile, alone=False)))
 
     def logits(self) -> Program:
         """The logits of row 0 of x."""
         return Program(self._head(1))
 
     def verify(self) -> Program:
-        """Up to `max_tokens` tokens through all layers, and the logits of each."""
-        return Program([*self._layers(self._tile), *self._head(self._tile)])
+        """`max_tokens` tokens through all layers, and the logits of each; summed as in `decode`."""
+        layers = self._layers(self._tile, alone=True)
+        return Program([*layers, *self._head(self._tile)])
 
     # ---- phases
 
-    def _layers(self, tile: int) -> list[list[Task]]:
-        return [p for layer in range(self._config.n_layers) for p in self._layer(layer, tile)]
+    def _layers(self, tile: int, *, alone: bool) -> list[list[Task]]:
+        """`alone`: each token's attention as if it were the only one, else in tiles."""
+        n_layers = self._config.n_layers
+        return [p for layer in range(n_layers) for p in self._layer(layer, tile, alone)]
 
-    def _layer(self, layer: int, tile: int) -> list[list[Task]]:
+    def _layer(self, layer: int, tile: int, alone: bool) -> list[list[Task]]:
         b, name = self._buffers, f"blk.{layer}."
 
         def matrix(part: str) -> PackedMatrix:
@@ -89,7 +92,7 @@ class ProgramWriter:
                 tile,
             ),
             self._rope(layer, tile),
-            *self._attention(layer, tile),
+            *self._attention(layer, tile, alone),
             self._matmuls(b.attended, [(matrix("attn_output"), b.x)], tile, accumulate=True),
             self._norm(f"{name}ffn_norm.weight", tile),
             self._matmuls(b.normed, [(matrix("ffn_gate"), b.gate), (matrix("ffn_up"), b.up)], tile),
@@ -210,11 +213,13 @@ class ProgramWriter:
         count = self._tokens(tile) * config.n_kv_heads
         return self._split(self._kernels.rope(), arguments, count)
 
-    def _attention(self, layer: int, tile: int) -> list[list[Task]]:
+    def _attention(self, layer: int, tile: int, alone: bool) -> list[list[Task]]:
         """From rotated queries and the cache to `attended`, quantized: the phases of it."""
         quantize = self._quantize(self._buffers.attended, tile)
-        if tile == 1:
-            return [self._attend_one(layer), self._merge(), quantize]
+        if alone:
+            rows = range(self._tokens(tile))
+            parts = [task for row in rows for task in self._attend_one(layer, row)]
+            return [parts, [task for row in rows for task in self._merge(row)], quantize]
         return [self._attend(layer, tile), quantize]
 
     def _attend(self, layer: int, tile: int) -> list[Task]:
@@ -229,20 +234,25 @@ class ProgramWriter:
         count = -(-self._tokens(tile) // tile) * config.n_heads
         return self._split(self._kernels.attend(tile), arguments, count)
 
-    def _attend_one(self, layer: int) -> list[Task]:
+    def _attend_one(self, layer: int, row: int) -> list[Task]:
         b, config = self._buffers, self._config
-        values = self._attention_values(layer) | {"parts": b.parts.ctypes.data, "splits": b.splits}
+        values = self._attention_values(layer) | {
+            "q": b.q.address + row * b.q.stride,
+            "parts": b.parts.ctypes.data + row * b.part_bytes,
+            "splits": b.splits,
+            "state": b.row_states[row].ctypes.data,
+        }
         arguments = self._arguments(*(values[name] for name in ATTEND_ONE_ARGUMENTS))
         count = config.n_kv_heads * b.splits
         return self._split(self._kernels.attend_one(heads_in_group(config)), arguments, count)
 
-    def _merge(self) -> list[Task]:
+    def _merge(self, row: int) -> list[Task]:
         b, config = self._buffers, self._config
         values = {
-            "out": b.attended.address,
+            "out": b.attended.address + row * b.attended.stride,
             "head_dim": config.head_dim,
             "group": heads_in_group(config),
-            "parts": b.parts.ctypes.data,
+            "parts": b.parts.ctypes.data + row * b.part_bytes,
             "splits": b.splits,
         }
         arguments = self._arguments(*(values[name] for name in MERGE_ARGUMENTS))

@@ -40,7 +40,7 @@ from enginebench_models.synthetic_files import write_synthetic_gguf
 EXTREMES = (0, 1, 2, 7, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63, 2**64 - 1)
 FIELD = re.compile(
     r"metadata|tensor|magic|version|GGUF|token|merges|general\.|architecture|template|rope|"
-    r"[a-z0-9]+\.[a-z_.]+|bytes at offset|n_[a-z_]+|KV heads|[a-z]+_[a-z]+"
+    r"[a-z0-9]+\.[a-z_.]+|bytes at offset|n_[a-z_]+|KV heads|dimensions of a head|[a-z]+_[a-z]+"
 )
 ALARM_S = 10
 BATCH = 500

@@ -106,8 +106,11 @@ def test_greedy_answers_are_the_same_with_and_without(best_kernels: Kernels, typ
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 8])
-def test_rows_are_what_single_tokens_give(kernels: Kernels, count: int) -> None:
-    model = random_model(TINY, "BF16")
+@pytest.mark.parametrize("type", ["BF16", "Q4_1"])
+def test_rows_are_what_single_tokens_give_to_the_last_bit(
+    kernels: Kernels, count: int, type: str
+) -> None:
+    model = random_model(TINY, type)
     tokens = np.random.default_rng(0).integers(0, TINY.vocab_size, 30 + count).tolist()
     runner = QuantModel(model, kernels, context=128, threads=2)
     runner.forward(tokens[:30], 0, want_logits=False)
@@ -117,8 +120,25 @@ def test_rows_are_what_single_tokens_give(kernels: Kernels, count: int) -> None:
         assert logits is not None
         expected.append(logits.copy())
     found = runner.forward_rows(tokens[30:], 30)
-    assert found == pytest.approx(np.stack(expected), abs=1e-4)
+    assert (found == np.stack(expected)).all()
     runner.close()
+
+
+@pytest.mark.slow
+def test_a_real_models_greedy_answer_is_the_same(smollm2_path: Path) -> None:
+    from enginebench_models import open_model
+
+    model = open_model(str(smollm2_path))
+    prompt = tuple(model.tokenizer.encode("def add(a, b):\n    return a + b\n\ndef add(a"))
+    found = []
+    for draft in (None, "ngram", str(smollm2_path)):
+        options = QuantOptions.resolve({"draft": draft, "context": 256}, model.config)
+        engine = load_engine(model, options, log=lambda message: None)
+        engine.add(GenerationRequest("a", prompt, 120, SamplingParams(temperature=0)))
+        found.append([t for _ in iter(engine.has_work, False) for o in engine.step()
+                      for t in o.token_ids])  # fmt: skip
+        engine.close()
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_draft_with_another_vocabulary_is_refused_by_name(smollm2_path: Path, tiny_hf) -> None:  # type: ignore[no-untyped-def]
