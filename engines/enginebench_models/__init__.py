@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from enginebench_models.chat_template import ChatTemplate, ChatTemplateError
-    from enginebench_models.config import ModelConfig, RopeScaling, expected_shapes
+    from enginebench_models.config import Experts, LayerAttention, ModelConfig, RopeScaling
     from enginebench_models.dequantizers import dequantize
     from enginebench_models.ggml_types import GGMLType
     from enginebench_models.model import Model
     from enginebench_models.open import open_model
     from enginebench_models.quantizers import quantize
+    from enginebench_models.tensor_shapes import expected_shapes
     from enginebench_models.token_stream import TokenStream
     from enginebench_models.tokenizer import Tokenizer
     from enginebench_models.weights import Tensor, Weights
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ChatTemplate",
     "ChatTemplateError",
+    "Experts",
     "GGMLType",
+    "LayerAttention",
     "Model",
     "ModelConfig",
     "RopeScaling",
@@ -45,7 +48,9 @@ __all__ = [
 _HOMES = {
     "ChatTemplate": "chat_template",
     "ChatTemplateError": "chat_template",
+    "Experts": "config",
     "GGMLType": "ggml_types",
+    "LayerAttention": "config",
     "Model": "model",
     "ModelConfig": "config",
     "RopeScaling": "config",
@@ -54,7 +59,7 @@ _HOMES = {
     "Tokenizer": "tokenizer",
     "Weights": "weights",
     "dequantize": "dequantizers",
-    "expected_shapes": "config",
+    "expected_shapes": "tensor_shapes",
     "open_model": "open",
     "quantize": "quantizers",
 }

@@ -58,7 +58,8 @@ def open_source(name: str) -> Source:
     model = open_model(name)
     path = Path(model.info.path or "")
     if model.info.format == "gguf":
-        return Source(model.config, read_gguf(path).metadata, model.weights)
+        file = read_gguf(path)
+        return Source(model.config, file.metadata, Weights(file.tensors.values()))
     if model.info.format != "hf":
         raise ModelError(f"{name}: can be quantized from a GGUF file or a Hugging Face folder only")
     files = read_tokenizer_files(path)
@@ -82,7 +83,7 @@ def convert(
     report = progress or _silent
     with ThreadPoolExecutor(threads) as pool:
         encoded = [
-            replace(tensor, type=type, load=partial(_encode, tensor, type, pool, report))
+            replace(tensor, type=type, load=partial(_encode, tensor, type, pool, report), parts=())
             for tensor, type in targets
         ]
         file_type: dict[str, GGUFValue] = {"general.file_type": mix.file_type}

@@ -1,12 +1,13 @@
 """Which tensor of a quantized model gets which type: the mixes that go by names like `q4_k_m`.
 
-The rules are those of llama.cpp for dense models without an importance matrix, so that a name means
+The rules are those of llama.cpp without an importance matrix, so that a name means
 the same file everywhere (`llama_tensor_get_type` and `tensor_type_fallback` in
 https://github.com/ggml-org/llama.cpp/blob/master/src/llama-quant.cpp):
 
-- vectors stay F32;
+- vectors, and the matrices by which experts are chosen, stay F32;
 - the output head (the embedding table, if the two are one) is Q6_K in every quantized mix but q8_0;
 - value and down projections get more bits, in the `_m` mixes in some layers only;
+- what eight experts share gets more bits, being small beside them;
 - where a row is no whole number of blocks, a type with smaller blocks takes over.
 """
 
@@ -30,6 +31,8 @@ _FALLBACKS = {
     _T.Q5_K: _T.Q5_1,
     _T.Q6_K: _T.Q8_0,
 }
+# Mixes in which the attention outputs of models with eight experts get five bits.
+_FINER_OUTPUTS = ("q2_k", "q3_k_s", "q3_k_m", "q4_k_s", "q4_k_m", "iq4_nl", "iq4_xs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,10 @@ class _Place:
         return self.layer < eighth or self.layer >= 7 * n // 8 or (self.layer - eighth) % 3 == 2
 
     @property
+    def has_eight_experts(self) -> bool:
+        return self.config.experts is not None and self.config.experts.count == 8
+
+    @property
     def shares_values(self) -> bool:
         """Four or more query heads share a value head: it is small, and errors in it count."""
         return self.config.n_heads // self.config.n_kv_heads >= 4
@@ -68,12 +75,16 @@ def _q2_k(at: _Place) -> GGMLType | None:
 def _q3_k_m(at: _Place) -> GGMLType | None:
     if at.role == "attn_v":
         return _T.Q5_K if at.layer < 2 else _T.Q4_K
+    if at.role == "attn_qkv":
+        return _T.Q4_K
     if at.role == "ffn_down":
         return _T.Q5_K if at.among_first(16) else _T.Q4_K
     return _T.Q4_K if at.role == "attn_output" else None
 
 
 def _q3_k_l(at: _Place) -> GGMLType | None:
+    if at.role == "attn_qkv":
+        return _T.Q4_K
     return _T.Q5_K if at.role in ("attn_v", "ffn_down", "attn_output") else None
 
 
@@ -84,6 +95,14 @@ def _q4_k_s(at: _Place) -> GGMLType | None:
 
 def _medium(at: _Place) -> GGMLType | None:
     return _T.Q6_K if at.role in ("attn_v", "ffn_down") and at.wants_more_bits else None
+
+
+def _q4_k_m(at: _Place) -> GGMLType | None:
+    return _T.Q5_K if at.role == "attn_qkv" else _medium(at)
+
+
+def _q5_k_m(at: _Place) -> GGMLType | None:
+    return _T.Q6_K if at.role == "attn_qkv" else _medium(at)
 
 
 def _iq4(at: _Place) -> GGMLType | None:
@@ -108,7 +127,7 @@ class Mix:
 
     def type_of(self, tensor: str, shape: tuple[int, ...], config: ModelConfig) -> GGMLType:
         """The type of a tensor by its canonical name; rows must fit the blocks of a fallback."""
-        if len(shape) == 1:
+        if len(shape) == 1 or tensor.endswith("ffn_gate_inp.weight"):
             return _T.F32
         return _fitting(self._wanted(tensor, shape, config), shape[-1])
 
@@ -121,8 +140,14 @@ class Mix:
             return _T.Q6_K if fits and self.main is not _T.Q8_0 else _T.Q8_0
         if not tensor.startswith("blk."):
             return self.main
-        _, layer, role, _ = tensor.split(".")
-        wanted = self.rule(_Place(role, int(layer), config)) or self.main
+        _, layer, name, _ = tensor.split(".")
+        role = name.removesuffix("_exps").removesuffix("_shexp")
+        place = _Place(role, int(layer), config)
+        wanted = self.rule(place) or self.main
+        if place.has_eight_experts and role in ("attn_v", "attn_k"):
+            return _T.Q8_0
+        if place.has_eight_experts and role == "attn_output":
+            return _T.Q5_K if self.name in _FINER_OUTPUTS else self.main
         if role == "attn_v" and _is_70b(config) and wanted in (_T.Q3_K, _T.Q4_K):
             return _T.Q5_K
         return wanted
@@ -156,9 +181,9 @@ _MIXES = {
         Mix("q3_k_m", _T.Q3_K, 12, _q3_k_m),
         Mix("q3_k_l", _T.Q3_K, 13, _q3_k_l),
         Mix("q4_k_s", _T.Q4_K, 14, _q4_k_s),
-        Mix("q4_k_m", _T.Q4_K, 15, _medium),
+        Mix("q4_k_m", _T.Q4_K, 15, _q4_k_m),
         Mix("q5_k_s", _T.Q5_K, 16),
-        Mix("q5_k_m", _T.Q5_K, 17, _medium),
+        Mix("q5_k_m", _T.Q5_K, 17, _q5_k_m),
         Mix("q6_k", _T.Q6_K, 18),
         Mix("iq4_nl", _T.IQ4_NL, 25, _iq4),
         Mix("iq4_xs", _T.IQ4_XS, 30, _iq4),

@@ -9,14 +9,20 @@ from functools import cached_property
 from enginebench.errors import ModelError
 from enginebench.types import ModelInfo
 from enginebench_models.chat_template import ChatTemplate
-from enginebench_models.config import ModelConfig, expected_shapes
+from enginebench_models.config import ModelConfig
+from enginebench_models.tensor_shapes import expected_shapes
 from enginebench_models.tokenizer import Tokenizer
 from enginebench_models.weights import Weights
 
 __all__ = ["Model", "check_weights"]
 
 # In files of some converters, and computed anew by every engine.
-_DERIVED = ("rope_freqs.weight", "rotary_emb.inv_freq")
+_DERIVED = (
+    "rope_freqs.weight",
+    "rope_factors_long.weight",
+    "rope_factors_short.weight",
+    "rotary_emb.inv_freq",
+)
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 from enginebench.errors import ModelError
 from enginebench.types import ModelInfo
+from enginebench_models.architectures import named
 from enginebench_models.chat_template import ChatTemplate
 from enginebench_models.config_gguf import config_from_gguf
 from enginebench_models.gguf import GGUFValue, read_gguf
+from enginebench_models.merged import separated
 from enginebench_models.model import Model, check_weights
 from enginebench_models.ordinary import ordinary_range
 from enginebench_models.token_table import TokenTable
 from enginebench_models.tokenizer_gguf import read_token_table, tokenizer_from_gguf
-from enginebench_models.weights import Weights
+from enginebench_models.weights import Tensor, Weights
 
 __all__ = ["chat_template_from_gguf", "open_gguf"]
 
@@ -26,7 +28,10 @@ def open_gguf(path: Path, name: str) -> Model:
     if "split.count" in file.metadata and file.metadata["split.count"] != 1:
         raise ModelError(f"{path}: is one of several parts; merge them into one file first")
     config = config_from_gguf(file)
-    weights = Weights(file.tensors.values())
+    tensors: Iterable[Tensor] = file.tensors.values()
+    if named(config.architecture).merged:
+        tensors = separated(tensors, config, str(path))
+    weights = Weights(tensors)
     check_weights(str(path), config, weights)
     table = read_token_table(file.metadata, str(path))
     first, end = ordinary_range(config.vocab_size, len(table.texts), table.special_ids)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from enginebench.errors import ModelError
 from enginebench.types import ModelInfo
-from enginebench_models.config import ModelConfig
 from enginebench_models.config_hf import HFConfig, config_from_hf, read_hf_config
-from enginebench_models.hf_names import canonical_name, hf_name
-from enginebench_models.model import Model, check_weights
+from enginebench_models.hf_weights import hf_weights
+from enginebench_models.model import Model
 from enginebench_models.ordinary import ordinary_range
-from enginebench_models.safetensors_file import read_safetensors_folder
 from enginebench_models.tokenizer_hf import (
     chat_template_from_hf,
     read_tokenizer_files,
     tokenizer_from_hf,
 )
-from enginebench_models.weights import Weights
 
 __all__ = ["open_hf"]
 
@@ -30,7 +26,7 @@ def open_hf(folder: Path, name: str) -> Model:
         raise ModelError(f"{folder}: is no model folder: it has no config.json")
     kind, hf_config = read_hf_config(folder)
     config = config_from_hf(folder, kind, hf_config)
-    weights = _weights(folder, config)
+    weights = hf_weights(folder, config)
     files = read_tokenizer_files(folder)
     first, end = ordinary_range(config.vocab_size, files.n_tokens, files.special_ids)
     info = ModelInfo(
@@ -49,16 +45,6 @@ def open_hf(folder: Path, name: str) -> Model:
     )
     make_tokenizer = partial(tokenizer_from_hf, files, _end_ids(hf_config))
     return Model(info, config, weights, chat_template_from_hf(files), make_tokenizer)
-
-
-def _weights(folder: Path, config: ModelConfig) -> Weights:
-    tensors = read_safetensors_folder(folder)
-    named = [replace(tensor, name=canonical_name(tensor.name)) for tensor in tensors]
-    if config.tie_word_embeddings:  # some checkpoints carry the shared head all the same
-        named = [tensor for tensor in named if tensor.name != "output.weight"]
-    weights = Weights(named)
-    check_weights(str(folder), config, weights, spell=hf_name)
-    return weights
 
 
 def _end_ids(config: HFConfig) -> frozenset[int]:

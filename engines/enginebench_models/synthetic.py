@@ -15,7 +15,7 @@ import numpy as np
 from enginebench.errors import ModelError, UnknownNameError
 from enginebench.types import ModelInfo
 from enginebench_models.block_fields import Bytes
-from enginebench_models.config import ModelConfig, expected_shapes
+from enginebench_models.config import ModelConfig
 from enginebench_models.ggml_types import GGMLType
 from enginebench_models.model import Model
 from enginebench_models.open_gguf import chat_template_from_gguf
@@ -24,6 +24,7 @@ from enginebench_models.quantizers import quantize
 from enginebench_models.random_blocks import random_rows
 from enginebench_models.synthetic_shapes import SHAPES
 from enginebench_models.synthetic_vocabulary import vocabulary_metadata
+from enginebench_models.tensor_shapes import expected_shapes
 from enginebench_models.tokenizer_gguf import read_token_table, tokenizer_from_gguf
 from enginebench_models.weights import Tensor, Weights
 
@@ -78,6 +79,8 @@ def _type(config: ModelConfig, name: str, shape: tuple[int, ...], precision: str
     if len(shape) == 1:
         return GGMLType.F32
     type = _q4_k_m(config, name) if precision == "q4_k_m" else GGMLType[precision.upper()]
+    if type.is_quantized and name.endswith("ffn_gate_inp.weight"):
+        return GGMLType.F32  # what chooses experts is never quantized
     if shape[-1] % type.block_size:
         type = _FALLBACK.get(type, type)
     if shape[-1] % type.block_size:
@@ -90,7 +93,7 @@ def _q4_k_m(config: ModelConfig, name: str) -> GGMLType:
     head = "token_embd.weight" if config.tie_word_embeddings else "output.weight"
     if name == head:
         return GGMLType.Q6_K
-    if name.endswith(("attn_v.weight", "ffn_down.weight")):
+    if name.endswith(("attn_v.weight", "ffn_down.weight", "ffn_down_exps.weight")):
         layer, eighth = int(name.split(".")[1]), config.n_layers // 8
         if layer < eighth or layer >= 7 * config.n_layers // 8 or (layer - eighth) % 3 == 2:
             return GGMLType.Q6_K
@@ -103,8 +106,10 @@ def _tensor(name: str, shape: tuple[int, ...], type: GGMLType) -> Tensor:
 
 def _generate(name: str, shape: tuple[int, ...], type: GGMLType) -> Bytes:
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    if len(shape) == 2:
-        return random_rows(type, *shape, spread=1 / math.sqrt(shape[1]), seed=seed)
+    if len(shape) > 1:
+        columns = shape[-1]
+        rows = math.prod(shape[:-1])
+        return random_rows(type, rows, columns, spread=1 / math.sqrt(columns), seed=seed)
     middle = 1.0 if name.endswith("norm.weight") else 0.0
     values = np.random.default_rng(seed).uniform(middle - 0.1, middle + 0.1, shape)
     return quantize(values.astype(np.float32), type)

@@ -42,6 +42,12 @@ def write_synthetic_hf(name: str, folder: Path) -> None:
     if model.weights.main_type not in _SAFETENSORS_TYPES:
         known = ", ".join(type.name.lower() for type in _SAFETENSORS_TYPES)
         raise ModelError(f"{name}: safetensors hold no quantized weights (possible: {known})")
+    unsaid = model.config.beyond_llama
+    if unsaid:
+        raise ModelError(
+            f"{name}: has {', '.join(unsaid)}, and folders are written of llama-like models only; "
+            "write a GGUF file"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", _hf_config(model))
     _write_safetensors(folder / "model.safetensors", model.weights)

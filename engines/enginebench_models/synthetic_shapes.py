@@ -6,8 +6,10 @@ From the `config.json` that each model is published with.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from enginebench_models.config import ModelConfig, RopeScaling
+from enginebench_models.architectures import named
+from enginebench_models.config import Experts, ModelConfig, RopeScaling
 
 __all__ = ["SHAPES"]
 
@@ -65,6 +67,22 @@ def _llama3(
     )
 
 
+def _gemma(architecture: str, *, n_layers: int, hidden_size: int, **shape: Any) -> ModelConfig:
+    return ModelConfig(
+        architecture=architecture,
+        n_layers=n_layers,
+        hidden_size=hidden_size,
+        head_dim=256,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=True,
+        sliding_layers=named(architecture).sliding_layers(n_layers),
+        embedding_scale=hidden_size**0.5,
+        activation="gelu_tanh",
+        post_norms=True,
+        **shape,
+    )
+
+
 SHAPES: dict[str, ModelConfig] = {
     "tiny": ModelConfig(
         architecture="llama",
@@ -114,5 +132,87 @@ SHAPES: dict[str, ModelConfig] = {
         rope_theta=1_000_000.0,
         rms_norm_eps=1e-6,
         qk_norm=True,
+    ),
+    "gemma-2-2b": _gemma(
+        "gemma2",
+        n_layers=26,
+        hidden_size=2304,
+        intermediate_size=9216,
+        n_heads=8,
+        n_kv_heads=4,
+        vocab_size=256_000,
+        context_length=8192,
+        sliding_window=4096,
+        attention_softcap=50.0,
+        final_softcap=30.0,
+    ),
+    "gemma-3-1b": _gemma(
+        "gemma3",
+        n_layers=26,
+        hidden_size=1152,
+        intermediate_size=6912,
+        n_heads=4,
+        n_kv_heads=1,
+        vocab_size=262_144,
+        context_length=32_768,
+        rope_theta=1_000_000.0,
+        sliding_window=512,
+        sliding_rope_theta=10_000.0,
+        qk_norm=True,
+    ),
+    "phi-3-mini": ModelConfig(
+        architecture="phi3",
+        n_layers=32,
+        hidden_size=3072,
+        intermediate_size=8192,
+        n_heads=32,
+        n_kv_heads=32,
+        head_dim=96,
+        vocab_size=32_064,
+        context_length=4096,
+        sliding_window=2047,
+    ),
+    "mixtral-8x7b": ModelConfig(
+        architecture="mixtral",
+        n_layers=32,
+        hidden_size=4096,
+        intermediate_size=14_336,
+        n_heads=32,
+        n_kv_heads=8,
+        head_dim=128,
+        vocab_size=32_000,
+        context_length=32_768,
+        rope_theta=1_000_000.0,
+        experts=Experts(count=8, used=2, size=14_336, normalized=True),
+    ),
+    "qwen1.5-moe-a2.7b": ModelConfig(
+        architecture="qwen2moe",
+        n_layers=24,
+        hidden_size=2048,
+        intermediate_size=5632,
+        n_heads=16,
+        n_kv_heads=16,
+        head_dim=128,
+        vocab_size=151_936,
+        context_length=8192,
+        rope_theta=1_000_000.0,
+        rms_norm_eps=1e-6,
+        attention_bias=True,
+        experts=Experts(count=60, used=4, size=1408, normalized=False, shared_size=5632),
+    ),
+    "qwen3-30b-a3b": ModelConfig(
+        architecture="qwen3moe",
+        n_layers=48,
+        hidden_size=2048,
+        intermediate_size=6144,
+        n_heads=32,
+        n_kv_heads=4,
+        head_dim=128,
+        vocab_size=151_936,
+        context_length=40_960,
+        rope_theta=1_000_000.0,
+        rms_norm_eps=1e-6,
+        qk_norm=True,
+        experts=Experts(count=128, used=8, size=768, normalized=True),
     ),
 }

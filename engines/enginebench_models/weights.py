@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from enginebench_models.dequantizers import dequantize
 from enginebench_models.ggml_types import GGMLType
 
-__all__ = ["Tensor", "Weights"]
+__all__ = ["Tensor", "Weights", "expert_tensors", "rows_of", "stacked"]
 
 
 def _keep() -> None:
@@ -30,6 +30,8 @@ class Tensor:
 
     `load` yields its bytes, flat or not. `release` tells the system that the pages behind them are
     not needed for now (after an engine has repacked them); they can be read again at any time.
+    `parts` are what it is stacked from, where its bytes lie apart: reading them one by one saves
+    the copy that `load` would make.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Tensor:
     shape: tuple[int, ...]
     load: Callable[[], NDArray[np.uint8]]
     release: Callable[[], None] = _keep
+    parts: tuple[Tensor, ...] = ()
 
     @property
     def data(self) -> NDArray[np.uint8]:
@@ -57,6 +60,48 @@ class Tensor:
     def dequantize(self) -> NDArray[np.float32]:
         """The values as a fresh float32 array of `shape`."""
         return dequantize(self.data, self.type, self.shape)
+
+
+def stacked(name: str, parts: Sequence[Tensor], *, experts: bool = False) -> Tensor:
+    """Tensors of one type below each other; as `experts`, each keeps a dimension of its own."""
+    first = parts[0]
+    if experts:
+        shape: tuple[int, ...] = (len(parts), *first.shape)
+    else:
+        shape = (sum(part.shape[0] for part in parts), *first.shape[1:])
+
+    def load() -> NDArray[np.uint8]:
+        return np.concatenate([part.data for part in parts])
+
+    def release() -> None:
+        for part in parts:
+            part.release()
+
+    return Tensor(name, first.type, shape, load, release, tuple(parts))
+
+
+def rows_of(tensor: Tensor, name: str, begin: int, end: int) -> Tensor:
+    """Some rows of a matrix as a tensor of its own; a view, and the pages are shared."""
+
+    def load() -> NDArray[np.uint8]:
+        return tensor.data[begin:end]
+
+    return replace(tensor, name=name, shape=(end - begin, *tensor.shape[1:]), load=load, parts=())
+
+
+def expert_tensors(tensor: Tensor) -> Iterator[Tensor]:
+    """Each expert's matrix of a tensor (experts, rows, columns); no copy is made.
+
+    Where they share pages, these are given back with the last one.
+    """
+    if tensor.parts:
+        yield from tensor.parts
+        return
+    count, rows, columns = tensor.shape
+    flat = replace(tensor, shape=(count * rows, columns), release=_keep)
+    for number in range(count):
+        own = rows_of(flat, f"{tensor.name}[{number}]", number * rows, (number + 1) * rows)
+        yield own if number + 1 < count else replace(own, release=tensor.release)
 
 
 class Weights(Mapping[str, Tensor]):

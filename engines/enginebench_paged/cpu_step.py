@@ -10,6 +10,7 @@ once, so what padding reads is finite and a mask is enough to hide it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional
 from enginebench_models import ModelConfig
 from enginebench_paged.cache import KVCache
 from enginebench_paged.inputs import StepInputs
+from enginebench_paged.step_kernels import LayerPositions
 
 __all__ = ["CpuStep"]
 
@@ -45,33 +47,40 @@ class _Alone:
     mask: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What layers of one kind have in common: angles (T, 1, head_dim), and what is attended."""
+
+    cos: Tensor
+    sin: Tensor
+    groups: list[_Batch | _Alone]
+
+
 class CpuStep:
     """See `step_kernels.StepKernels`; `tables` holds the block table of every slot."""
 
     def __init__(
         self,
         config: ModelConfig,
-        rotary: Tensor,
+        positions: Sequence[LayerPositions],
         x: StepInputs[Tensor],
         tables: Tensor,
         cache: KVCache,
     ) -> None:
-        self._config, self._cache = config, cache
+        self._config, self._cache, self._positions = config, cache, positions
         self._dtype = cache.keys[0].dtype
         self._block_size = cache.keys[0].shape[2]
         self._eps = torch.tensor(config.rms_norm_eps)
-        self._scale = config.head_dim**-0.5
-        cos, sin = rotary[x.positions].unsqueeze(1).chunk(2, dim=-1)
-        self._cos = torch.cat((cos, cos), dim=-1)  # (T, 1, head_dim)
-        self._sin = torch.cat((-sin, sin), dim=-1)
+        self._scale = config.scale
         self._heads = torch.arange(config.n_kv_heads)[:, None]
         self._written = self._rows_written(x.cache_slots)
-        self._groups = self._make_groups(x, tables)
+        self._views = {kind: self._view(kind, x, tables) for kind in set(positions)}
 
     # ------------------------------------------------------------ around the products
 
     def begin(self, embedded: Tensor) -> Tensor:
-        return embedded.float()
+        scale = self._config.embedding_scale
+        return embedded.float() if scale is None else embedded.float() * scale
 
     def norm(self, residual: Tensor, weight: Tensor) -> Tensor:
         return self._normed(residual, weight).to(self._dtype)
@@ -80,8 +89,13 @@ class CpuStep:
         residual = residual + x
         return self.norm(residual, weight), residual
 
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
+    def post_norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self._normed(x.float(), weight)
+
+    def gate(self, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)
+        if self._config.activation == "gelu_tanh":
+            return functional.gelu(gate, approximate="tanh").mul_(up)
         return functional.silu(gate).mul_(up)
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -100,7 +114,8 @@ class CpuStep:
         if q_norm is not None and k_norm is not None:
             weight = torch.cat((q_norm.expand(heads, -1), k_norm.expand(kv_heads, -1)))
             turned = self._normed(turned.float(), weight)
-        turned = self._rotate(turned)
+        view = self._views[self._positions[layer]]
+        turned = self._rotate(turned, view)
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         head_dim = qkv.shape[-1]
         keys.view(-1, head_dim).index_copy_(
@@ -108,13 +123,13 @@ class CpuStep:
         )
         values.view(-1, head_dim).index_copy_(0, self._written, v.reshape(-1, head_dim))
         q = turned[:, :heads]
-        parts = [self._attend(q[group.tokens], keys, values, group) for group in self._groups]
+        parts = [self._attend(q[group.tokens], keys, values, group) for group in view.groups]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _rotate(self, x: Tensor) -> Tensor:
+    def _rotate(self, x: Tensor, view: _View) -> Tensor:
         """Element i of a head turns with element i + head_dim / 2."""
         swapped = torch.roll(x, x.shape[-1] // 2, -1)
-        return (x * self._cos).addcmul_(swapped, self._sin).to(self._dtype)
+        return (x * view.cos).addcmul_(swapped, view.sin).to(self._dtype)
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor, group: _Batch | _Alone) -> Tensor:
         flat = (keys.shape[0] * keys.shape[1], -1)
@@ -131,7 +146,10 @@ class CpuStep:
         head_dim = q.shape[-1]
         k, v = k.view(pairs, context, head_dim), v.view(pairs, context, head_dim)
         grouped = q.reshape(pairs, per_kv_head, head_dim)
-        scores = torch.baddbmm(group.mask, grouped, k.transpose(1, 2), alpha=self._scale)
+        if self._config.attention_softcap is None:
+            scores = torch.baddbmm(group.mask, grouped, k.transpose(1, 2), alpha=self._scale)
+        else:
+            scores = self._capped(grouped, k) + group.mask
         return torch.bmm(scores.softmax(dim=-1), v).view(len(q), -1)
 
     def _alone(self, q: Tensor, k: Tensor, v: Tensor, group: _Alone) -> Tensor:
@@ -141,17 +159,33 @@ class CpuStep:
         v = v.view(1, kv_heads, -1, head_dim)[:, :, :context]
         # query heads that share a key head stand one below the other: (1, kv_heads, group * Q, D)
         grouped = q.view(queries, kv_heads, -1, head_dim).permute(1, 2, 0, 3)
-        out = functional.scaled_dot_product_attention(
-            grouped.reshape(1, kv_heads, -1, head_dim),
-            k,
-            v,
-            attn_mask=group.mask[None, None],
-            scale=self._scale,
-        )
+        grouped = grouped.reshape(1, kv_heads, -1, head_dim)
+        if self._config.attention_softcap is None:
+            out = functional.scaled_dot_product_attention(
+                grouped, k, v, attn_mask=group.mask[None, None], scale=self._scale
+            )
+        else:
+            scores = self._capped(grouped, k) + group.mask
+            out = torch.matmul(scores.softmax(dim=-1), v)
         out = out.view(kv_heads, heads // kv_heads, queries, head_dim).permute(2, 0, 1, 3)
         return out.reshape(queries, -1)
 
+    def _capped(self, q: Tensor, k: Tensor) -> Tensor:
+        """Soft-capped scores of q (..., Q, D) against k (..., C, D)."""
+        cap = self._config.attention_softcap
+        assert cap is not None
+        scores = torch.matmul(q, k.transpose(-1, -2)) * (self._scale / cap)
+        return scores.tanh_().mul_(cap)
+
     # ------------------------------------------------------------ once per step
+
+    def _view(self, kind: LayerPositions, x: StepInputs[Tensor], tables: Tensor) -> _View:
+        cos, sin = kind.rotary[x.positions].unsqueeze(1).chunk(2, dim=-1)
+        return _View(
+            cos=torch.cat((cos, cos), dim=-1),
+            sin=torch.cat((-sin, sin), dim=-1),
+            groups=self._make_groups(x, tables, kind.window),
+        )
 
     def _rows_written(self, slots: Tensor) -> Tensor:
         """Where a cache seen as (rows, head_dim) takes the keys of each token, head by head."""
@@ -159,24 +193,26 @@ class CpuStep:
         heads = block[:, None] * self._config.n_kv_heads + self._heads.T
         return (heads * self._block_size + offset[:, None]).flatten()
 
-    def _make_groups(self, x: StepInputs[Tensor], tables: Tensor) -> list[_Batch | _Alone]:
+    def _make_groups(
+        self, x: StepInputs[Tensor], tables: Tensor, window: int | None
+    ) -> list[_Batch | _Alone]:
         own = tables[:, : x.sizes.width].index_select(0, x.sequence_slots).long()
         lens, starts = x.context_lens.tolist(), x.query_starts.tolist()
         groups: list[_Batch | _Alone] = []
         first = 0
         if x.sizes.decodes > 1:
             first = x.sizes.decodes
-            groups.append(self._decodes(own[:first], x.context_lens[:first], max(lens[:first])))
+            contexts, longest = x.context_lens[:first], max(lens[:first])
+            groups.append(self._decodes(own[:first], contexts, longest, window))
         for index in range(first, x.sizes.sequences):
             tokens = slice(starts[index], starts[index + 1])
-            groups.append(self._sequence(own[index], lens[index], tokens))
+            groups.append(self._sequence(own[index], lens[index], tokens, window))
         return groups
 
-    def _decodes(self, blocks: Tensor, lens: Tensor, longest: int) -> _Batch:
+    def _decodes(self, blocks: Tensor, lens: Tensor, longest: int, window: int | None) -> _Batch:
         count = -(-longest // self._block_size)
         position = torch.arange(count * self._block_size)
         hidden = position >= lens[:, None]  # (B, C)
-        window = self._config.sliding_window
         if window is not None:
             hidden |= position < lens[:, None] - window
         per_kv_head = self._config.n_heads // self._config.n_kv_heads
@@ -186,11 +222,10 @@ class CpuStep:
         rows = blocks[:, None, :count] * self._config.n_kv_heads + self._heads
         return _Batch(slice(0, len(blocks)), rows.flatten(), mask.reshape(-1, *mask.shape[2:]))
 
-    def _sequence(self, blocks: Tensor, context: int, tokens: slice) -> _Alone:
+    def _sequence(self, blocks: Tensor, context: int, tokens: slice, window: int | None) -> _Alone:
         key = torch.arange(context)
         query = key[context - (tokens.stop - tokens.start) :, None]
         hidden = key > query
-        window = self._config.sliding_window
         if window is not None:
             hidden |= key <= query - window
         per_kv_head = self._config.n_heads // self._config.n_kv_heads

@@ -1,6 +1,7 @@
 """Weights on their device, in the run's dtype and in the layout that `model` computes with.
 
-Q, K and V are merged into one matrix, gate and up into another. Rotary pairs always lie in halves:
+Q, K and V are merged into one matrix, gate and up into another, the experts of a layer into two
+tensors. Rotary pairs always lie in halves:
 rows that a file keeps as adjacent pairs are reordered. A tensor is read a few rows at a time
 straight into its place, so loading never holds a second copy of anything big. Synthetic weights
 are drawn on the device.
@@ -18,6 +19,8 @@ import torch
 
 from enginebench_models import GGMLType, Model, ModelConfig, dequantize
 from enginebench_models import Tensor as FileTensor
+from enginebench_models.weights import expert_tensors
+from enginebench_paged.feed_forward import Dense, Mixture
 from enginebench_paged.projection import Projection
 
 __all__ = ["LayerWeights", "ModelWeights", "load"]
@@ -39,9 +42,10 @@ class LayerWeights:
     q_norm: torch.Tensor | None
     k_norm: torch.Tensor | None
     output: Projection
+    output_norm: torch.Tensor | None
     mlp_norm: torch.Tensor
-    gate_up: Projection  # 2 * intermediate_size rows
-    down: Projection
+    feed_forward: Dense | Mixture
+    feed_forward_norm: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +92,46 @@ class _Loader:
             q_norm=self._head_norm(f"{prefix}attn_q_norm.weight"),
             k_norm=self._head_norm(f"{prefix}attn_k_norm.weight"),
             output=Projection(self._matrix(f"{prefix}attn_output.weight")),
+            output_norm=self._post_norm(f"{prefix}post_attention_norm.weight"),
             mlp_norm=self._norm(f"{prefix}ffn_norm.weight"),
-            gate_up=Projection(self._matrix(f"{prefix}ffn_gate.weight", f"{prefix}ffn_up.weight")),
-            down=Projection(self._matrix(f"{prefix}ffn_down.weight")),
+            feed_forward=self._feed_forward(prefix),
+            feed_forward_norm=self._post_norm(f"{prefix}post_ffw_norm.weight"),
         )
+
+    def _feed_forward(self, prefix: str) -> Dense | Mixture:
+        experts = self.config.experts
+        if experts is None:
+            return self._dense(prefix)
+        shared = gate = None
+        if experts.shared_size is not None:
+            shared = self._dense(prefix, "_shexp")
+            gate = self._norm(f"{prefix}ffn_gate_inp_shexp.weight").to(self.dtype)
+        return Mixture(
+            experts,
+            router=Projection(self._matrix(f"{prefix}ffn_gate_inp.weight")),
+            gate_up=self._experts(f"{prefix}ffn_gate_exps.weight", f"{prefix}ffn_up_exps.weight"),
+            down=self._experts(f"{prefix}ffn_down_exps.weight"),
+            shared=shared,
+            shared_gate=gate,
+        )
+
+    def _dense(self, prefix: str, suffix: str = "") -> Dense:
+        gate, up, down = (f"{prefix}ffn_{part}{suffix}.weight" for part in ("gate", "up", "down"))
+        return Dense(Projection(self._matrix(gate, up)), Projection(self._matrix(down)))
+
+    def _experts(self, *names: str) -> torch.Tensor:
+        """(experts, rows of all tensors, columns)."""
+        sources = [list(expert_tensors(self.weights[name])) for name in names]
+        rows = [source[0].shape[0] for source in sources]
+        shape = (len(sources[0]), sum(rows), sources[0][0].shape[1])
+        target = torch.empty(shape, dtype=self.dtype, device=self.device)
+        for expert, parts in zip(target, zip(*sources, strict=True), strict=True):
+            for part, source in zip(expert.split(rows), parts, strict=True):
+                self._fill(part, source)
+        return target
+
+    def _post_norm(self, name: str) -> torch.Tensor | None:
+        return self._norm(name) if self.config.post_norms else None
 
     def _norm(self, name: str) -> torch.Tensor:
         return self._stack([self.weights[name]], torch.float32)
@@ -125,11 +165,14 @@ class _Loader:
         rows = [source.shape[0] for source in sources]
         target = torch.empty((sum(rows), *sources[0].shape[1:]), dtype=dtype, device=self.device)
         for part, source in zip(torch.split(target, rows), sources, strict=True):
-            if self.synthetic:
-                self._draw(part, source)
-            else:
-                _read(part, source)
+            self._fill(part, source)
         return target
+
+    def _fill(self, target: torch.Tensor, source: FileTensor) -> None:
+        if self.synthetic:
+            self._draw(target, source)
+        else:
+            _read(target, source)
 
     def _draw(self, target: torch.Tensor, source: FileTensor) -> None:
         """Normal values that keep activations near 1, the same for a name on one kind of device."""

@@ -1,39 +1,53 @@
-"""The llama family: Llama 2 and 3, SmolLM, Mistral, Qwen2 (QKV bias), Qwen3 (Q/K norms).
+"""The decoder: llama and its relatives; what differs between them is data of config and weights.
 
-One function over tensors; all that differs between architectures is a flag of the config. Knows
-nothing of requests: a step is T tokens of B sequences, those of one token first, and logits are
-made only for the rows that are sampled.
+One function over tensors. Knows nothing of requests: a step is T tokens of B sequences, those of
+one token first, and logits are made only for the rows that are sampled.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from enginebench_models import ModelConfig
+from enginebench_models import LayerAttention, ModelConfig
 from enginebench_paged.cache import KVCache
 from enginebench_paged.cpu_step import CpuStep
 from enginebench_paged.inputs import StepInputs
 from enginebench_paged.loader import ModelWeights
-from enginebench_paged.step_kernels import KernelStep, StepKernels
+from enginebench_paged.step_kernels import KernelStep, LayerPositions, StepKernels
 
 __all__ = ["Transformer", "rotary_table"]
 
 
-def rotary_table(config: ModelConfig, length: int, device: torch.device) -> Tensor:
-    """cos and sin of each position, (length, head_dim) float32, computed in float64."""
-    angles = np.outer(np.arange(length, dtype=np.float64), config.inverse_frequencies())
-    table = np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    return torch.from_numpy(table).to(device)
+def rotary_table(
+    config: ModelConfig, length: int, device: torch.device
+) -> tuple[LayerPositions, ...]:
+    """What each layer sees, with cos and sin of each of `length` positions; equal layers share."""
+    kinds = {kind: _positions(kind, config.head_dim, length, device) for kind in set(config.layers)}
+    return tuple(kinds[kind] for kind in config.layers)
+
+
+def _positions(
+    kind: LayerAttention, head_dim: int, length: int, device: torch.device
+) -> LayerPositions:
+    """The table is (length, head_dim) float32, computed in float64."""
+    frequencies = kind.frequencies(head_dim, length)
+    angles = np.outer(np.arange(length, dtype=np.float64), frequencies)
+    table = np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * kind.magnitude
+    return LayerPositions(torch.from_numpy(table.astype(np.float32)).to(device), kind.window)
 
 
 class Transformer:
     """The model with its weights, computing on a KV cache that it is handed."""
 
-    def __init__(self, config: ModelConfig, weights: ModelWeights, rotary: Tensor) -> None:
-        self.config, self.weights, self.rotary = config, weights, rotary
-        self._kernels = KernelStep if rotary.is_cuda else CpuStep
+    def __init__(
+        self, config: ModelConfig, weights: ModelWeights, positions: Sequence[LayerPositions]
+    ) -> None:
+        self.config, self.weights, self.positions = config, weights, positions
+        self._kernels = KernelStep if positions[0].rotary.is_cuda else CpuStep
 
     def logits(
         self, token_ids: Tensor, x: StepInputs[Tensor], tables: Tensor, cache: KVCache
@@ -46,21 +60,28 @@ class Transformer:
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (S, vocab_size) of what `hidden` returned."""
-        return self.weights.head(hidden)
+        logits = self.weights.head(hidden)
+        cap = self.config.final_softcap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def hidden(
         self, token_ids: Tensor, x: StepInputs[Tensor], tables: Tensor, cache: KVCache
     ) -> Tensor:
         """The same before the head: (S, hidden), normed."""
-        step: StepKernels = self._kernels(self.config, self.rotary, x, tables, cache)
+        step: StepKernels = self._kernels(self.config, self.positions, x, tables, cache)
         head_dim, layers = self.config.head_dim, self.weights.layers
         residual = step.begin(self.weights.embedding[token_ids])  # (T, hidden)
         hidden = step.norm(residual, layers[0].input_norm)
         for index, layer in enumerate(layers):
             qkv = layer.qkv(hidden).view(len(hidden), -1, head_dim)
             attended = step.attention(qkv, index, layer.q_norm, layer.k_norm)
-            hidden, residual = step.add_norm(layer.output(attended), residual, layer.mlp_norm)
-            hidden = layer.down(step.silu_mul(layer.gate_up(hidden)))
+            hidden = layer.output(attended)
+            if layer.output_norm is not None:
+                hidden = step.post_norm(hidden, layer.output_norm)
+            hidden, residual = step.add_norm(hidden, residual, layer.mlp_norm)
+            hidden = layer.feed_forward(step.gate, hidden)
+            if layer.feed_forward_norm is not None:
+                hidden = step.post_norm(hidden, layer.feed_forward_norm)
             if index + 1 < len(layers):
                 hidden, residual = step.add_norm(hidden, residual, layers[index + 1].input_norm)
         if not x.sizes.all_sampled:

@@ -7,6 +7,7 @@ calls `kernels.ops`, the other one, for CPUs, is in `cpu_step`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +19,18 @@ from enginebench_paged.cache import KVCache
 from enginebench_paged.inputs import StepInputs
 from enginebench_paged.kernels import ops
 
-__all__ = ["KernelStep", "StepKernels"]
+__all__ = ["KernelStep", "LayerPositions", "StepKernels"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerPositions:
+    """Cosines and sines of all positions, (length, head_dim), and how many keys a query sees.
+
+    Layers that agree in both share one object, and are told apart by it.
+    """
+
+    rotary: Tensor
+    window: int | None
 
 
 class StepKernels(Protocol):
@@ -36,6 +48,10 @@ class StepKernels(Protocol):
         """The stream with `x` added: its norm, and itself."""
         ...
 
+    def post_norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The norm of what a part of the layer yields, before it joins the stream."""
+        ...
+
     def attention(
         self, qkv: Tensor, layer: int, q_norm: Tensor | None, k_norm: Tensor | None
     ) -> Tensor:
@@ -45,8 +61,8 @@ class StepKernels(Protocol):
         """
         ...
 
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
-        """silu(first half) * second half."""
+    def gate(self, gate_up: Tensor) -> Tensor:
+        """The activation of the first half, times the second half."""
         ...
 
 
@@ -67,17 +83,18 @@ class KernelStep:
     def __init__(
         self,
         config: ModelConfig,
-        rotary: Tensor,
+        positions: Sequence[LayerPositions],
         x: StepInputs[Tensor],
         tables: Tensor,
         cache: KVCache,
     ) -> None:
-        self._config, self._rotary, self._x, self._cache = config, rotary, x, cache
-        self._eps, self._scale = config.rms_norm_eps, config.head_dim**-0.5
+        self._config, self._positions, self._x, self._cache = config, positions, x, cache
+        self._eps, self._scale = config.rms_norm_eps, config.scale
         self._groups = _groups(x, tables)
 
     def begin(self, embedded: Tensor) -> Tensor:
-        return embedded
+        scale = self._config.embedding_scale
+        return embedded if scale is None else embedded * scale
 
     def norm(self, residual: Tensor, weight: Tensor) -> Tensor:
         return ops.rms_norm(residual, weight, self._eps)
@@ -85,25 +102,30 @@ class KernelStep:
     def add_norm(self, x: Tensor, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return ops.add_rms_norm(x, residual, weight, self._eps)
 
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
+    def post_norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return ops.rms_norm(x, weight, self._eps)
+
+    def gate(self, gate_up: Tensor) -> Tensor:
+        if self._config.activation == "gelu_tanh":
+            return ops.gelu_mul(gate_up)
         return ops.silu_mul(gate_up)
 
     def attention(
         self, qkv: Tensor, layer: int, q_norm: Tensor | None, k_norm: Tensor | None
     ) -> Tensor:
-        config, x = self._config, self._x
+        config, x, positions = self._config, self._x, self._positions[layer]
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         heads = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
         q, k, v = torch.split(qkv, heads, dim=1)
         q = ops.rope_and_cache(
-            q, k, v, x.positions, self._rotary, keys, values, x.cache_slots,
+            q, k, v, x.positions, positions.rotary, keys, values, x.cache_slots,
             q_norm, k_norm, self._eps,
         )  # fmt: skip
         parts = [
             ops.paged_attention(
                 q[group.tokens], keys, values, group.block_tables, group.context_lens,
                 group.query_starts, group.max_query_len,
-                scale=self._scale, window=config.sliding_window,
+                scale=self._scale, window=positions.window, softcap=config.attention_softcap,
             )
             for group in self._groups
         ]  # fmt: skip

@@ -50,6 +50,9 @@ def load_transformers_model(model: Model, *, dtype: str, attention: str) -> Any:
 
 
 def _from_weights(model: Model, *, dtype: torch.dtype, attn_implementation: str) -> Any:
+    model.config.refuse_beyond_llama(
+        "the reader of GGUF files for transformers", "use the Hugging Face folder as --model"
+    )
     config = AutoConfig.for_model(model.config.architecture, **hf_config(model.config))
     with torch.device("meta"):
         net: Any = AutoModelForCausalLM.from_config(

@@ -63,6 +63,7 @@ def _model_drafter(draft: Model, options: QuantOptions, log: Callable[[str], Non
 
 def load_model(model: Model, options: QuantOptions, *, log: Callable[[str], None]) -> QuantModel:
     """Ready to compute; `log` hears of whatever takes long or runs slower than it should."""
+    model.config.refuse_beyond_llama("quant", "take the engine paged")
     level = _level(options.cpu_level)
     if level.name == "plain":
         log("no vector instructions are used here (cpu_level plain): answers are right, but slow")

@@ -24,6 +24,7 @@ class ExactScorer:
 
     def __init__(self, model: Model) -> None:
         config = model.config
+        config.refuse_beyond_llama("--engine exact", "leave it out, or take --engine quant")
         if config.sliding_window is not None:
             raise ModelError(
                 f"{model.info.name}: sliding windows are not computed by --engine exact"

@@ -16,6 +16,8 @@ from enginebench_paged.kernels import reference
 
 __all__ = [
     "add_rms_norm",
+    "gelu_mul",
+    "grouped_linear",
     "linear",
     "paged_attention",
     "rms_norm",
@@ -43,6 +45,18 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
 def silu_mul(gate_up: Tensor) -> Tensor:
     kernels = _triton("activation") if gate_up.is_cuda else reference
     return kernels.silu_mul(gate_up)
+
+
+def gelu_mul(gate_up: Tensor) -> Tensor:
+    kernels = _triton("activation") if gate_up.is_cuda else reference
+    return kernels.gelu_mul(gate_up)
+
+
+def grouped_linear(
+    x: Tensor, weights: Tensor, offsets: Tensor, rows: Tensor | None = None
+) -> Tensor:
+    kernels = _triton("grouped") if x.is_cuda else reference
+    return kernels.grouped_linear(x, weights, offsets, rows)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -14,6 +14,8 @@ from enginebench_paged.kernels.reference_sampling import sample
 
 __all__ = [
     "add_rms_norm",
+    "gelu_mul",
+    "grouped_linear",
     "linear",
     "paged_attention",
     "rms_norm",
@@ -42,9 +44,32 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     return (functional.silu(gate.float()) * up.float()).to(gate_up.dtype)
 
 
+def gelu_mul(gate_up: Tensor) -> Tensor:
+    """gelu(first half) * second half over the last dimension, gelu by its tanh approximation."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return (functional.gelu(gate.float(), approximate="tanh") * up.float()).to(gate_up.dtype)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (M, K) times weight (N, K) transposed, plus bias (N,)."""
     return functional.linear(x, weight, bias)
+
+
+def grouped_linear(
+    x: Tensor, weights: Tensor, offsets: Tensor, rows: Tensor | None = None
+) -> Tensor:
+    """x times the transposed weights (E, N, K) of as many groups, (M, N).
+
+    Row i of the result belongs to the group e with offsets[e] <= i < offsets[e + 1] (offsets is
+    (E + 1,), from 0 to M) and is the product with row rows[i] of x, or row i where there are none.
+    """
+    bounds = offsets.tolist()
+    out = torch.empty((bounds[-1], weights.shape[1]), dtype=x.dtype, device=x.device)
+    for weight, first, last in zip(weights, bounds, bounds[1:], strict=False):
+        if first < last:
+            own = x[first:last] if rows is None else x[rows[first:last]]
+            out[first:last] = functional.linear(own, weight)
+    return out
 
 
 def rope_and_cache(

@@ -26,6 +26,9 @@ def load_engine(
 ) -> GpuEngine:
     """Weights on the first visible GPU, kernels compiled, graphs captured."""
     _refuse_cpu_options(chosen)
+    model.config.refuse_beyond_llama(
+        "quant on a GPU", "take the engine paged, or run on hardware cpu"
+    )
     began = time.monotonic()
     device = torch.device("cuda", 0)
     torch.cuda.set_device(device)

@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers
 
 from enginebench.errors import ModelError, UsageError
+from enginebench_models import ModelConfig, expected_shapes
 from enginebench_models.cli_quantize import quantize_command
-from enginebench_models.config import ModelConfig, expected_shapes
 from enginebench_models.conversion import convert, open_source
 from enginebench_models.ggml_types import GGMLType
 from enginebench_models.gguf import read_gguf

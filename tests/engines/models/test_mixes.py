@@ -9,7 +9,7 @@ import gguf
 import pytest
 
 from enginebench.errors import UnknownNameError
-from enginebench_models.config import ModelConfig, expected_shapes
+from enginebench_models import ModelConfig, expected_shapes
 from enginebench_models.ggml_types import GGMLType
 from enginebench_models.mixes import MIX_NAMES, find_mix
 from enginebench_models.quantizers import QUANTIZABLE

@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from enginebench.errors import ModelError
-from enginebench_models.config import ModelConfig, RopeScaling, expected_shapes
+from enginebench_models import ModelConfig, RopeScaling, expected_shapes
 from enginebench_models.config_gguf import config_from_gguf
 from enginebench_models.config_hf import config_from_hf, read_hf_config
 from enginebench_models.ggml_types import GGMLType
@@ -141,16 +141,21 @@ def test_gguf_defaults(tiny_file):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("general.architecture", "gptneox", "unknown architecture 'gptneox'.*llama, qwen2, qwen3"),
+        (
+            "general.architecture",
+            "gptneox",
+            "unknown architecture 'gptneox'.*gemma2.*llama.*phi3.*qwen3moe",
+        ),
         ("general.architecture", 3, "general.architecture is missing or no text"),
         ("llama.block_count", "two", "metadata 'llama.block_count' is no single number"),
         ("llama.block_count", 2.5, "llama.block_count is 2.5, no integer"),
         ("llama.block_count", None, "metadata 'llama.block_count' is missing"),
         ("llama.attention.head_count", 0, "head_count is 0"),
         ("llama.attention.head_count", np.array([4, 4]), "is no single number"),
-        ("llama.expert_count", 8, r"mixtures of experts \(8\) are not supported"),
+        ("llama.expert_count", 8, "metadata 'llama.expert_used_count' is missing"),
         ("llama.rope.dimension_count", 8, "rotates 8 of 16 dimensions"),
-        ("llama.rope.scaling.type", "yarn", "RoPE scaling 'yarn' is not supported"),
+        ("llama.rope.scaling.type", "ntk", "RoPE scaling 'ntk' is not supported"),
+        ("llama.rope.scaling.type", "yarn", "metadata 'llama.rope.scaling.factor' is missing"),
     ],
 )
 def test_bad_gguf_metadata(tiny_file, key, value, message):
@@ -238,12 +243,17 @@ def test_hf_rope_of_old_and_new_files(tmp_path, keys):
         ({"model_type": "llamma"}, "unknown model_type 'llamma'; did you mean llama"),
         ({"hidden_size": "64"}, r"Expected `int`, got `str` - at `\$.hidden_size`"),
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
-        ({"hidden_act": "gelu"}, "its activation is not silu"),
+        ({"hidden_act": "gelu"}, "its activation is gelu"),
         ({"mlp_bias": True}, "its MLP has biases"),
         ({"quantization_config": {"bits": 4}}, "its weights are quantized"),
-        ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "RoPE scaling 'yarn'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "RoPE scaling 'dynamic'"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2, "truncate": False}}, "truncate"),
+        ({"model_type": "qwen3_moe", "mlp_only_layers": [0]}, "layers have no experts"),
+        ({"model_type": "qwen3_moe"}, "does not say how many experts"),
+        ({"model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 3}, "3 of 2"),
         ({"rope_scaling": {"type": "linear"}}, "lacks or garbles 'factor'"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "layers of several kinds"),
+        ({"sliding_window": 8, "layer_types": ["full_attention", "chunked"]}, "kinds chunked"),
+        ({"sliding_window": 8, "layer_types": ["sliding_attention"]}, "1 kinds of 2 layers"),
     ],
 )
 def test_bad_config_json(tmp_path, changes, message):

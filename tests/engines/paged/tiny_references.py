@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from hf_relatives import RELATIVES, relative_config, save_random
 
 from enginebench_models import Model, open_model
 from enginebench_openai.protocol import GenerationRequest, SamplingParams, TokenOutput
 from enginebench_paged.engine import PagedEngine
 
-ARCHITECTURES = ("llama", "llama3", "mistral", "qwen2", "qwen3")
+ARCHITECTURES = ("llama", "llama3", "mistral", "qwen2", "qwen3", *RELATIVES)
 OUTPUT_TOKENS = 24
 
 
@@ -42,6 +42,8 @@ def _hf_config(architecture: str) -> Any:
         "initializer_range": 0.3,
         "tie_word_embeddings": False,
     }
+    if architecture in RELATIVES:
+        return relative_config(architecture)
     if architecture == "llama":
         return transformers.LlamaConfig(**{**plain, "tie_word_embeddings": True})
     if architecture == "llama3":
@@ -61,14 +63,6 @@ def _hf_config(architecture: str) -> Any:
     return transformers.Qwen3Config(**plain, head_dim=16)
 
 
-def _randomize_vectors(model: torch.nn.Module) -> None:
-    """Norms of 1 and biases of 0, as models are initialized, would hide how they are used."""
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
-            middle = 1.0 if "norm" in name else 0.0
-            torch.nn.init.uniform_(parameter, middle - 0.4, middle + 0.4)
-
-
 def _prompts() -> tuple[tuple[int, ...], ...]:
     draw = random.Random(7)
     shared = tuple(draw.randrange(3, 500) for _ in range(32))
@@ -77,16 +71,8 @@ def _prompts() -> tuple[tuple[int, ...], ...]:
 
 
 def make_reference(architecture: str, folder: Path, tokenizer_from: Path) -> Reference:
-    import transformers
-
-    torch.manual_seed(0)
     torch.set_num_threads(1)
-    config = _hf_config(architecture)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    _randomize_vectors(model)
-    model.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tokenizer_from / name, folder / name)
+    model = save_random(_hf_config(architecture), folder, tokenizer_from)
     outputs = tuple(continue_greedily(model, prompt, OUTPUT_TOKENS) for prompt in _prompts())
     return Reference(open_model(str(folder)), _prompts(), outputs)
 

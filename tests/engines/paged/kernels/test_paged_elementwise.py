@@ -6,7 +6,7 @@ from paged_cases import HALVES, TOLERANCE, relative_error
 from torch import Tensor
 
 from enginebench_paged.kernels import reference
-from enginebench_paged.kernels.activation import silu_mul
+from enginebench_paged.kernels.activation import gelu_mul, silu_mul
 from enginebench_paged.kernels.norm import add_rms_norm, rms_norm
 from enginebench_paged.kernels.rope_cache import rope_and_cache
 
@@ -58,6 +58,17 @@ def test_silu_mul(device, rows, columns, dtype) -> None:
     assert (
         relative_error(reference.silu_mul(gate_up), gate * gate.sigmoid() * up) < TOLERANCE[dtype]
     )
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 63), (2, 1500)])
+def test_gelu_mul(device, rows, columns, dtype) -> None:
+    gate_up = torch.randn(rows, 2 * columns, device=device).to(dtype) * 4
+    out = gelu_mul(gate_up, out=_poison(rows, columns, dtype=dtype, device=device))
+    gate, up = gate_up.double().chunk(2, -1)
+    exact = torch.nn.functional.gelu(gate, approximate="tanh") * up
+    assert relative_error(out, exact) < TOLERANCE[dtype]
+    assert relative_error(reference.gelu_mul(gate_up), exact) < TOLERANCE[dtype]
 
 
 def test_no_rows_are_no_work(device) -> None:
