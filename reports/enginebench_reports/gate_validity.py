@@ -30,10 +30,10 @@ def reasons(
         yield f"{place} was measured in the baseline only"
     for arm in (baseline, current):
         for place, cells in arm.cells.items():
-            for cell in cells:
+            for repeat, cell in enumerate(cells):
                 for flag in cell.flags:
                     if flag.level == "invalid":
-                        name = f"{arm.name}, {place}, repeat {cell.result.cell.repeat}"
+                        name = f"{arm.name}, {place}, repeat {repeat}"
                         yield f"{name}: {flag.name}: {flag.reason}"
 
 
@@ -47,6 +47,9 @@ def notes(baseline: Arm, current: Arm, found: Match) -> Iterator[str]:
                 f"{place}: {len(one)} repeats in the baseline, {len(other)} in the current Run; "
                 f"the last {abs(len(one) - len(other))} were left out"
             )
+    yield from _version_changes(_runs(baseline), _runs(current))
+    if different := _other_prompts(found):
+        yield f"in {different} of the pairs the arms did not answer the same prompts (other seeds)"
     if _one_after_the_other(_runs(baseline), _runs(current)):
         yield (
             "the arms were measured one after the other, so that a machine that changed meanwhile "
@@ -87,6 +90,29 @@ def _runs(arm: Arm) -> Sequence[RunInfo]:
 def _one_after_the_other(one: Sequence[RunInfo], other: Sequence[RunInfo]) -> bool:
     first, second = ([run.created_at for run in runs] for runs in (one, other))
     return max(first) < min(second) or max(second) < min(first)
+
+
+def _version_changes(one: Sequence[RunInfo], other: Sequence[RunInfo]) -> Iterator[str]:
+    """Packages are part of what is compared; who compares commits may not expect it."""
+    before, now = (
+        {name: v for run in runs for name, v in run.versions.items()} for runs in (one, other)
+    )
+    changed = [
+        f"{name} {before.get(name, 'absent')}, now {now.get(name, 'absent')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        yield f"the arms differ in installed packages: {'; '.join(changed)}"
+
+
+def _other_prompts(found: Match) -> int:
+    """Pairs whose cells had other seeds, and so other prompts."""
+    return sum(
+        one.result.cell.seed != other.result.cell.seed
+        for cells in found.both.values()
+        for one, other in zip(*cells, strict=False)
+    )
 
 
 def _cautions(arm: Arm) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -260,3 +261,25 @@ def test_the_gate_comes_in_by_its_hook(tmp_path: Path) -> None:
     arm(tmp_path / "b", seed=2)
     judgement = found.judge(load(tmp_path / "a"), load(tmp_path / "b"), ONE)
     assert isinstance(judgement, GateJudgement)
+
+
+def test_what_else_differs_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = arm(tmp_path / "a", repeats=4)
+    monkeypatch.setattr(simulated, "VERSIONS", {"enginebench": "0.1.0", "torch": "2.11"})
+    cells = [
+        (replace(one.cell, seed=99 if one.cell.repeat == 1 else one.cell.seed), data)
+        for one, data in zip(
+            before, [simulated.serve(simulated.Speed(50, 10), 1, requests=12)] * 4, strict=True
+        )
+    ]
+    notes = judge(before, simulated.save(tmp_path / "b", cells), ONE).notes
+    assert "in 1 of the pairs the arms did not answer the same prompts (other seeds)" in notes
+    assert (
+        "the arms differ in installed packages: numpy 2.4.0, now absent; torch absent, now 2.11"
+        in notes
+    )
+
+
+def test_arms_that_are_alike_need_no_note(tmp_path: Path) -> None:
+    said = "".join(judge(arm(tmp_path / "a"), arm(tmp_path / "b", seed=2), ONE).notes)
+    assert "prompts" not in said and "packages" not in said
