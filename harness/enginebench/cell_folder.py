@@ -189,7 +189,7 @@ class CellFolder:
             raise DamagedError(f"{path} is missing from a sealed cell; {_REPEAT}")
         try:
             table = pq.read_table(path, partitioning=None)
-            return table.select(schema.names).cast(schema)
+            return _with_later_columns(table, schema).select(schema.names).cast(schema)
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise DamagedError(f"{path} is damaged: {_first_line(error)}; {_REPEAT}") from error
 
@@ -242,6 +242,16 @@ def _checked(table: pa.Table, path: Path) -> pa.Table:
             f"{path} holds a record with more chunk_ns than chunk_tokens, or fewer; {_REPEAT}"
         )
     return table.cast(records_schema())
+
+
+def _with_later_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Null in the columns that Runs of an earlier version did not have."""
+    import pyarrow as pa
+
+    for field in schema:
+        if field.nullable and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def _length_of_whole_lines(path: Path) -> int:

@@ -231,5 +231,8 @@ def _client_cores(server: Hardware) -> Sequence[int]:
 
 
 def _longest_pause_s(requests: Sequence[Request]) -> float:
+    """In which a healthy engine has nothing to do."""
+    thinking_s = max((request.think_s for request in requests), default=0.0)
     due = [request.scheduled_s for request in requests if request.scheduled_s is not None]
-    return max((later - earlier for earlier, later in pairwise([0.0, *due])), default=0.0)
+    waiting_s = max((later - earlier for earlier, later in pairwise([0.0, *due])), default=0.0)
+    return max(thinking_s, waiting_s)

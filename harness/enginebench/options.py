@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from enginebench.errors import UnknownNameError, UsageError
+from enginebench.run_settings import RunSettings
 from enginebench.settings import Setting, parse_setting, truth
+from enginebench.slo import Slo
 
 __all__ = [
     "ALL",
@@ -70,7 +72,7 @@ class PlanOptions:
     warmup_requests: int
     repeats: int
     seed: int
-    reuse_servers: bool
+    run_settings: RunSettings
     name: str | None
 
 
@@ -80,8 +82,10 @@ OPTION_KEYS = (
     "hardware",
     "concurrency",
     "rate",
+    "slo",
     "arrival",
     "workload",
+    "route",
     "requests",
     "duration",
     "input_tokens",
@@ -90,6 +94,7 @@ OPTION_KEYS = (
     "repeats",
     "seed",
     "reuse_servers",
+    "stall_timeout",
     "set",
     "name",
     "url",
@@ -100,6 +105,7 @@ _BECOMES = {
     "arrival": "{workload}.arrival",
     "input_tokens": "{workload}.input_tokens",
     "output_tokens": "{workload}.output_tokens",
+    "route": "{workload}.route",
     "url": "url.url",
 }
 """Options that are a short way to write a `set`."""
@@ -142,8 +148,17 @@ def parse_options(raw: RawOptions) -> PlanOptions:
         warmup_requests=read.one("warmup", _count, 1),
         repeats=read.one("repeats", _positive, 1),
         seed=read.one("seed", _count, 0),
-        reuse_servers=read.one("reuse_servers", _truth, False),
+        run_settings=_run_settings(read),
         name=read.one("name", _file_name, None),
+    )
+
+
+def _run_settings(read: _Reader) -> RunSettings:
+    default = RunSettings()
+    return RunSettings(
+        reuse_servers=read.one("reuse_servers", _truth, default.reuse_servers),
+        stall_timeout_s=read.one("stall_timeout", _seconds, default.stall_timeout_s),
+        slo=read.whole("slo", Slo.parse),
     )
 
 
@@ -160,6 +175,11 @@ class _Reader:
         if len(texts) > 1:
             raise UsageError(f"{_flag(key)} takes one value, not {len(texts)}: {', '.join(texts)}")
         return _converted(key, texts[0].strip(), convert)
+
+    def whole(self, key: str, convert: Callable[[str], T]) -> T | None:
+        """An option whose value may hold commas; None where it is not given."""
+        texts = self._raw.get(key)
+        return convert(",".join(texts)) if texts else None
 
     def several(
         self, key: str, convert: Callable[[str], T], default: tuple[T, ...] | D

@@ -14,7 +14,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from enginebench import plugins
 from enginebench.errors import UnknownNameError, UsageError
 from enginebench.hardware import Capacity, default_hardware, parse_hardware, this_capacity
 from enginebench.options import ALL, URL, PlanOptions, RateMultiple
+from enginebench.run_settings import RunSettings
 from enginebench.settings import Setting, combinations
 from enginebench.types import (
     Budget,
@@ -71,11 +72,11 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan, what `all` could not include in it, and whether it is ordered to reuse servers."""
+    """A plan, what `all` could not include in it, and how it is to be executed."""
 
     plan: Plan
     left_out: tuple[LeftOut, ...]
-    reuse_servers: bool = False
+    settings: RunSettings = field(default_factory=RunSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def build_plan(
     name = options.name or "-".join(_safe(model) for model in models)[:60]
     null = tuple(sorted(n for n, engine in ready.items() if isinstance(engine, NullEngine)))
     plan = Plan(name, options.seed, cells, models, null)
-    return Planned(plan, tuple(left_out), options.reuse_servers)
+    return Planned(plan, tuple(left_out), options.run_settings)
 
 
 def why_not(engine: Engine, settings: Sequence[Setting] = ()) -> LeftOut | None:
@@ -271,7 +272,9 @@ def _cells(options: PlanOptions, axes: _Axes, refused: set[tuple[str, str]]) -> 
             for variant in axes.variants[engine]
         ]
         turned = specs if repeat % 2 == 0 else specs[::-1]
-        for spec, (workload, load) in _pairs(turned, axes.drives, options.reuse_servers):
+        for spec, (workload, load) in _pairs(
+            turned, axes.drives, options.run_settings.reuse_servers
+        ):
             seed = _cell_seed(options.seed, model, hardware, workload, load, repeat)
             cell_id = _cell_id(index, spec, load, repeat)
             yield Cell(index, spec, workload, load, budget, repeat, seed, cell_id)

@@ -70,6 +70,8 @@ def requests_schema() -> pa.Schema:
             pa.field("max_tokens", pa.int32(), nullable=False),
             pa.field("scheduled_s", pa.float64()),
             pa.field("body", pa.string(), nullable=False),
+            pa.field("follows", pa.int64()),
+            pa.field("think_s", pa.float64()),
         ]
     )
 
@@ -147,6 +149,8 @@ def _request_row(request: Request) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
         "scheduled_s": request.scheduled_s,
         "body": msgspec.json.encode(request.body).decode(),
+        "follows": request.follows,
+        "think_s": request.think_s if request.follows is not None else None,
     }
     prompt = request.prompt
     if isinstance(prompt, str):

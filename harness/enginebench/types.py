@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from enginebench.results import CellResult, ResultSet
@@ -213,13 +213,19 @@ class Request:
     /v1/chat/completions, the others to /v1/completions). `scheduled_s` counts from the start of the
     cell; None in a closed loop, where a request is due as soon as its user is free. `body` holds
     further JSON fields (temperature, ignore_eos ...).
+
+    A request that `follows` another (by its index) is a later turn of a conversation: its `prompt`
+    is only what is new, sent behind the whole history with the real answers, and it is due
+    `think_s` after the answer before it.
     """
 
     index: int
     prompt: str | tuple[int | Message, ...]
     max_tokens: int
     scheduled_s: float | None = None
-    body: Mapping[str, OptionValue] = field(default_factory=dict)
+    body: Mapping[str, Any] = field(default_factory=dict)
+    follows: int | None = None
+    think_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from enginebench.errors import UnknownNameError, UsageError
 from enginebench.options import OPTION_KEYS, RateMultiple, merge_options, parse_options
 from enginebench.plan_file import read_plan_file
+from enginebench.run_settings import RunSettings
 from enginebench.settings import Setting
+from enginebench.slo import Slo
 
 PLAN = """
 engines = ["paged", "quant"]
@@ -30,6 +32,9 @@ repeats = 3
 seed = 7
 name = "blocks"
 reuse_servers = true
+slo = "ttft=500ms,tpot=50ms"
+route = "chat"
+stall_timeout = 30
 url = "http://127.0.0.1:8000"
 
 [set.paged]
@@ -67,6 +72,9 @@ def test_file_and_command_line_say_the_same(tmp_path: Path) -> None:
         "seed": ["7"],
         "name": ["blocks"],
         "reuse_servers": ["true"],
+        "slo": ["ttft=500ms,tpot=50ms"],
+        "route": ["chat"],
+        "stall_timeout": ["30"],
         "url": ["http://127.0.0.1:8000"],
         "set": ["paged.block_size=16,32", "paged.prefix_cache=false", r"paged.path=a\,b"],
     }
@@ -98,6 +106,12 @@ def test_a_rate_may_be_a_multiple_of_the_recorded_one() -> None:
     options = parse_options({"rate": ["1x,0.5x,4"]})
     assert options.rates == (RateMultiple(1.0), RateMultiple(0.5), 4.0)
     assert [str(rate) for rate in options.rates[:2]] == ["1x", "0.5x"]
+
+
+def test_how_a_run_is_executed() -> None:
+    made = parse_options({"stall_timeout": ["30s"], "slo": ["ttft=500ms", "e2e=2s"]}).run_settings
+    assert (made.stall_timeout_s, made.slo) == (30.0, Slo(ttft_s=0.5, e2e_s=2.0))
+    assert parse_options({}).run_settings == RunSettings()
 
 
 def test_a_url_alone_measures_that_server() -> None:

@@ -100,7 +100,7 @@ def test_each_row_comes_once_before_any_comes_again(seed: int, count: int) -> No
         ("[1, 2", "not a JSON list"),
         ('{"prompt": "a"}\n{"prompt": 5}\n', r"data:2: not a row: .*\$.prompt"),
         ('{"prompt": "a"}\n\n{"prompt"\n', "data:3: not a row"),
-        ('{"prompt": "a", "messages": []}', "data:1: a row has either a prompt or messages"),
+        ('{"prompt": "a", "messages": []}', "data:1: a row has either a prompt, messages or turns"),
         ('{"text": "a"}', "data:1: a row has either"),
         ('{"prompt": ""}', "data:1: the prompt is empty"),
         ('{"messages": []}', "data:1: the prompt is empty"),

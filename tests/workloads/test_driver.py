@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import msgspec
 import pytest
 
 from enginebench.drive import DriveDone, DriveEvent, DriveJob, DriveProgress
-from enginebench.types import Budget, Load, Request, RequestRecord
+from enginebench.types import Budget, Load, Message, Request, RequestRecord
 
 FIRST_S, GAP_S, TOKENS = 0.05, 0.02, 5
 BODY = {"temperature": 0.0, "ignore_eos": True}
@@ -93,12 +94,21 @@ def server() -> Iterator[Server]:
 
 
 def start(
-    folder: Path, server: Server, load: Load, budget: Budget, *, count: int = 50, **job: float
+    folder: Path,
+    server: Server,
+    load: Load,
+    budget: Budget,
+    *,
+    count: int = 50,
+    conversations: bool = False,
+    **job: float,
 ) -> subprocess.Popen[bytes]:
     gap = None if load.rate_rps is None else 1 / load.rate_rps
     warm = budget.warmup_requests
     due = [None if gap is None or i < warm else (i - warm) * gap for i in range(count)]
     requests = [Request(i, (1, 2, i), TOKENS, due[i], BODY) for i in range(count)]
+    if conversations:
+        requests = [as_turn(request) for request in requests]
     lines = b"\n".join(msgspec.json.encode(request) for request in requests)
     (folder / "requests.jsonl").write_bytes(lines + b"\n")
     spec = DriveJob(
@@ -113,6 +123,15 @@ def start(
     (folder / "job.json").write_bytes(msgspec.json.encode(spec))
     command = [sys.executable, "-m", "enginebench_workloads.driver", str(folder / "job.json")]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def as_turn(request: Request) -> Request:
+    """Number 0 is alone; then three turns are a conversation."""
+    at, asked = (request.index - 1) % 3, (Message("user", f"q{request.index}"),)
+    if request.index == 0 or at == 0:
+        return replace(request, prompt=asked)
+    follows = request.index - 1
+    return replace(request, prompt=asked, scheduled_s=None, follows=follows, think_s=0.05)
 
 
 def finish(process: subprocess.Popen[bytes]) -> list[DriveEvent]:
@@ -244,3 +263,42 @@ def test_sigterm_in_an_open_loop_records_what_was_under_way(tmp_path: Path, serv
     assert len(made) >= 4
     assert {record.error for record in made} == {"stopped by the harness"}
     assert any(len(record.chunk_ns) == 1 for record in made)
+
+
+def test_a_conversation_sends_what_was_really_answered(tmp_path: Path, server: Server) -> None:
+    budget = Budget(requests=5, warmup_requests=1)
+    finish(start(tmp_path, server, Load(users=1), budget, conversations=True))
+    made = records(tmp_path)
+    assert [record.request_index for record in made] == [0, 1, 2, 3, 4, 5]
+    assert all(record.error is None and record.text == "a" * TOKENS for record in made)
+    roles = [[message["role"] for message in body["messages"]] for body in server.bodies[1:]]
+    turns = [
+        ["user"],
+        ["user", "assistant", "user"],
+        ["user", *["assistant", "user"] * 2],
+    ]
+    assert roles == [["user"], *turns, *turns[:2]]
+    last = server.bodies[4]["messages"]
+    assert [message["content"] for message in last] == [
+        "q1",
+        "a" * TOKENS,
+        "q2",
+        "a" * TOKENS,
+        "q3",
+    ]
+    by_index = {record.request_index: record for record in made}
+    for index in (2, 3, 5):
+        pause_ns = by_index[index].scheduled_ns - by_index[index - 1].end_ns
+        assert pause_ns == pytest.approx(0.05e9, abs=1)
+        assert by_index[index].sent_ns >= by_index[index].scheduled_ns
+
+
+def test_conversations_in_an_open_loop_begin_on_schedule(tmp_path: Path, server: Server) -> None:
+    budget = Budget(requests=6, warmup_requests=0)
+    load = Load(rate_rps=20.0)
+    *_, done = finish(start(tmp_path, server, load, budget, conversations=True))
+    made = {record.request_index: record for record in records(tmp_path)}
+    assert len(made) == 6 and all(record.error is None for record in made.values())
+    gap_ns = made[4].scheduled_ns - made[1].scheduled_ns if 4 in made and 1 in made else None
+    assert gap_ns is None or gap_ns == pytest.approx(3 * 0.05e9, abs=1e3)
+    assert isinstance(done, DriveDone) and done.measure_start_ns is not None

@@ -66,3 +66,14 @@ def test_a_window_that_ended_before_all_users_were_busy_is_none() -> None:
     window.user_stopped()
     window.user_started()
     assert window.bounds == (None, None)
+
+
+def test_turns_are_counted_and_end_with_the_budget() -> None:
+    turn = Request(7, (1,), 4, follows=0)
+    schedule = Schedule(requests(3), Budget(requests=2, warmup_requests=0), {0: turn})
+    schedule.start_measuring()
+    first = schedule.next_measured()
+    assert first is not None and schedule.turn_after(first.index) is turn
+    assert schedule.turn_after(1) is None
+    assert schedule.take_turn()
+    assert not schedule.take_turn() and schedule.next_measured() is None

@@ -13,9 +13,18 @@ import time
 import gevent
 import gevent.socket
 
-__all__ = ["Alarm"]
+__all__ = ["Alarm", "sleep_until"]
 
 TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME = os.O_NONBLOCK, getattr(os, "O_CLOEXEC", 0), 1
+
+
+def sleep_until(due_ns: int) -> None:
+    """Once, with an alarm of its own."""
+    alarm = Alarm()
+    try:
+        alarm.sleep_until(due_ns)
+    finally:
+        alarm.close()
 
 
 class _Timespec(ctypes.Structure):

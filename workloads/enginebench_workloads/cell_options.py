@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from enginebench.errors import UsageError
 from enginebench.types import Cell, ModelInfo, Option, OptionValue
+from enginebench_workloads.distribution import Distribution
 
 __all__ = ["CellOptions", "check_context"]
 
@@ -29,6 +30,18 @@ class CellOptions:
                 f"the workload {self._name} needs an option: add --set {self._name}.{name}=VALUE"
             )
         return value
+
+    def optional_text(self, name: str) -> str | None:
+        """None if there is none."""
+        value = self._values[name]
+        return str(value) if value else None
+
+    def distribution(self, name: str) -> Distribution:
+        """A distribution of lengths."""
+        try:
+            return Distribution.parse(self.text(name))
+        except ValueError as error:
+            raise self.bad(name, str(error)) from None
 
     def integer(self, name: str, *, least: int) -> int:
         """A whole number of `least` or more."""

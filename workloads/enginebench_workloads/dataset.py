@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, cast, get_args
 
-from enginebench.types import Cell, Message, ModelInfo, Option, OptionValue, Request
+from enginebench.types import Cell, Message, ModelInfo, Option, Request
+from enginebench_workloads.answer_fields import JSON_SCHEMA_OPTION, answer_fields
 from enginebench_workloads.cell_options import CellOptions
 from enginebench_workloads.data_file import bad_row
 from enginebench_workloads.dataset_file import Format, Row, read_dataset
-from enginebench_workloads.demand import ARRIVAL_OPTION, due_times
+from enginebench_workloads.demand import ARRIVAL_OPTION, conversation_starts, due_times
+from enginebench_workloads.dialogue import Turn, as_requests
 from enginebench_workloads.prompts import Prompt
+from enginebench_workloads.thinking import THINK_OPTIONS, Thinking
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["DatasetWorkload"]
 
 AUTO = "auto"
+THINKING_STREAM = 1
 
 
 class DatasetWorkload:
@@ -48,6 +53,14 @@ class DatasetWorkload:
             "which API is used; completions takes only rows that are text",
             choices=("chat", "completions"),
         ),
+        Option(
+            "multi_turn",
+            bool,
+            False,
+            "ask the later turns too, each after the real answer to the one before",
+        ),
+        *THINK_OPTIONS,
+        JSON_SCHEMA_OPTION,
         ARRIVAL_OPTION,
     )
 
@@ -60,11 +73,15 @@ class DatasetWorkload:
         path, named = Path(chosen.text("file")), chosen.text("format")
         rows = read_dataset(path, None if named == AUTO else cast(Format, named))
         as_chat = chosen.text("route") == "chat"
-        prompts = [_prompt(row, path, as_chat) for row in rows]
-        body: dict[str, OptionValue] = {"temperature": 0.0}
-        if chosen.truth("ignore_eos"):
-            body["ignore_eos"] = True
+        body = answer_fields(chosen, exact=chosen.truth("ignore_eos"))
         order = _shuffled(np.random.default_rng(cell.seed), len(rows))
+        if chosen.truth("multi_turn"):
+            if not as_chat:
+                raise chosen.bad("multi_turn", "turns need a chat: set dataset.route=chat")
+            turns = fmean(1 + len(row.later) for row in rows)
+            starts = conversation_starts(cell, chosen, longest, turns)
+            return list(as_requests(_conversations(cell, chosen, rows, order), starts, body))
+        prompts = [_prompt(row, path, as_chat) for row in rows]
         return [
             Request(index, prompts[at], rows[at].max_tokens or longest, due_s, body)
             for index, (due_s, at) in enumerate(
@@ -81,6 +98,25 @@ def _prompt(row: Row, path: Path, as_chat: bool) -> Prompt:
     if len(row.prompt) > 1 or row.prompt[0].role != "user":
         raise bad_row(path, row.line, "messages need a chat: set dataset.route=chat")
     return row.prompt[0].content
+
+
+def _conversations(
+    cell: Cell, chosen: CellOptions, rows: Sequence[Row], order: Iterator[int]
+) -> Iterator[Sequence[Turn]]:
+    """The rows in that order; the warm-up ones end after a turn."""
+    import numpy as np
+
+    path, longest = Path(chosen.text("file")), chosen.integer("output_tokens", least=1)
+    rng, thinking = np.random.default_rng([cell.seed, THINKING_STREAM]), Thinking.of(chosen)
+    for number, at in enumerate(order):
+        row = rows[at]
+        first = cast(tuple[Message, ...], _prompt(row, path, as_chat=True))
+        said = [first, *(() if number < cell.budget.warmup_requests else row.later)]
+        pauses_s = thinking.draw(rng, len(said))
+        yield [
+            Turn(messages, row.max_tokens or longest, pause_s)
+            for messages, pause_s in zip(said, pauses_s, strict=True)
+        ]
 
 
 def _shuffled(rng: np.random.Generator, count: int) -> Iterator[int]:

@@ -1,9 +1,10 @@
 """Prompts from a local file: what a row of each format means.
 
 - `sharegpt`: a JSON list of objects with `conversations`, a list of `from` and `value`. The prompt
-  is what comes before the first answer (`gpt` and the like); what follows is left out.
-- `jsonl`: a JSON object a line with `prompt` (text) or `messages` (`role`, `content`), and perhaps
-  `max_tokens`.
+  is what comes before the first answer (`gpt` and the like); what stands between later answers are
+  later turns.
+- `jsonl`: a JSON object a line with `prompt` (text), `messages` (`role`, `content`) or `turns` (all
+  that a user says, one text a turn), and perhaps `max_tokens`.
 - `text`: a prompt a line.
 
 Further fields are ignored. A conversation without a question has no prompt: that is an error.
@@ -31,11 +32,15 @@ ANSWERS = frozenset({"gpt", "assistant", "chatgpt", "bing", "bard", "model"})
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One prompt: messages, or text without a role. `max_tokens` None: the row does not say."""
+    """One prompt: messages, or text without a role. `max_tokens` None: the row does not say.
+
+    `later` are the turns that came after the answer to it, without the answers.
+    """
 
     line: int
     prompt: str | tuple[Message, ...]
     max_tokens: int | None = None
+    later: tuple[tuple[Message, ...], ...] = ()
 
 
 class _Turn(msgspec.Struct):
@@ -55,6 +60,7 @@ class _Message(msgspec.Struct):
 class _Line(msgspec.Struct):
     prompt: str | None = None
     messages: list[_Message] | None = None
+    turns: list[str] | None = None
     max_tokens: int | None = None
 
 
@@ -86,23 +92,28 @@ def _conversations(file: DataFile) -> Iterator[Row]:
             turns = decode(element).conversations
         except msgspec.DecodeError as error:
             raise bad_row(file.path, line, f"not a conversation: {error}") from None
-        yield Row(line, _question(file.path, line, turns))
+        first, *later = _said(file.path, line, turns)
+        if not _asks(first):
+            raise bad_row(file.path, line, "the conversation has no question")
+        yield Row(line, first, later=tuple(turn for turn in later if _asks(turn)))
 
 
-def _question(path: Path, line: int, turns: Sequence[_Turn]) -> tuple[Message, ...]:
-    messages: list[Message] = []
+def _said(path: Path, line: int, turns: Sequence[_Turn]) -> list[tuple[Message, ...]]:
+    """What stands between the answers; some conversations are cut, and begin with an answer."""
+    said: list[tuple[Message, ...]] = [()]
     for turn in turns:
-        if turn.speaker in ANSWERS and messages:
-            break
         if turn.speaker in ANSWERS:
-            continue  # some conversations are cut, and begin with an answer
-        if turn.speaker not in ROLES:
+            said += [()] * bool(said[-1])
+        elif turn.speaker in ROLES:
+            said[-1] += (Message(ROLES[turn.speaker], turn.value),)
+        else:
             known = ", ".join(sorted({*ROLES, *ANSWERS}))
             raise bad_row(path, line, f"unknown speaker {turn.speaker!r} (known: {known})")
-        messages.append(Message(ROLES[turn.speaker], turn.value))
-    if not any(message.role == "user" and message.content.strip() for message in messages):
-        raise bad_row(path, line, "the conversation has no question")
-    return tuple(messages)
+    return said
+
+
+def _asks(messages: Sequence[Message]) -> bool:
+    return any(message.role == "user" and message.content.strip() for message in messages)
 
 
 def _lines(file: DataFile) -> Iterator[Row]:
@@ -112,14 +123,16 @@ def _lines(file: DataFile) -> Iterator[Row]:
             line = decode(text)
         except msgspec.DecodeError as error:
             raise bad_row(file.path, number, f"not a row: {error}") from None
-        if (line.prompt is None) == (line.messages is None):
-            raise bad_row(file.path, number, "a row has either a prompt or messages")
-        prompt = line.prompt or tuple(Message(m.role, m.content) for m in line.messages or ())
-        if not prompt:
+        if [line.prompt, line.messages, line.turns].count(None) != 2:
+            raise bad_row(file.path, number, "a row has either a prompt, messages or turns")
+        turns = [(Message("user", text),) for text in line.turns or ()]
+        messages = tuple(Message(m.role, m.content) for m in line.messages or ())
+        prompt = line.prompt or messages or (turns[0] if turns else ())
+        if not prompt or not all(turn[0].content.strip() for turn in turns):
             raise bad_row(file.path, number, "the prompt is empty")
         if line.max_tokens is not None and line.max_tokens < 1:
             raise bad_row(file.path, number, f"max_tokens {line.max_tokens}: must be at least 1")
-        yield Row(number, prompt, line.max_tokens)
+        yield Row(number, prompt, line.max_tokens, tuple(turns[1:]))
 
 
 def _texts(file: DataFile) -> Iterator[Row]:

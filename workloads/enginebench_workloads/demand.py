@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import islice, takewhile
 from typing import cast
 
@@ -10,7 +11,7 @@ from enginebench.types import Cell, Option
 from enginebench_workloads.arrivals import ARRIVALS, Arrival, arrival_times
 from enginebench_workloads.cell_options import CellOptions
 
-__all__ = ["ARRIVAL_OPTION", "closed_loop_count", "due_times"]
+__all__ = ["ARRIVAL_OPTION", "closed_loop_count", "conversation_starts", "due_times"]
 
 ARRIVAL_OPTION = Option(
     "arrival", str, "poisson", "open loop: how requests arrive", choices=ARRIVALS
@@ -42,6 +43,21 @@ def due_times(cell: Cell, chosen: CellOptions, answer_tokens: float) -> list[flo
         end_s = duration_s
         times = takewhile(lambda due_s: due_s < end_s, times)
     return [*[None] * warmup, *islice(times, requests)]
+
+
+def conversation_starts(
+    cell: Cell, chosen: CellOptions, answer_tokens: float, mean_turns: float
+) -> list[float | None]:
+    """As `due_times`, of conversations whose turns come at the cell's rate and fill its budget.
+
+    Some more than are needed on average: it is the budget that ends a cell.
+    """
+    requests, rate_rps = cell.budget.requests, cell.load.rate_rps
+    most = None if requests is None else math.ceil(2 * requests / mean_turns)
+    load = cell.load if rate_rps is None else replace(cell.load, rate_rps=rate_rps / mean_turns)
+    users = cell.load.users or 0
+    budget = replace(cell.budget, requests=None if most is None else most + 2 * users)
+    return due_times(replace(cell, load=load, budget=budget), chosen, answer_tokens * mean_turns)
 
 
 def closed_loop_count(cell: Cell, answer_tokens: float) -> int:

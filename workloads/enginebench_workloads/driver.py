@@ -28,17 +28,18 @@ from locust.env import Environment
 from locust.exception import StopUser
 
 from enginebench.drive import DriveDone, DriveJob, DriveProgress
-from enginebench.types import Request, StampedBy
-from enginebench_workloads.alarm import Alarm
+from enginebench.types import StampedBy
+from enginebench_workloads.alarm import Alarm, sleep_until
 from enginebench_workloads.connection import Address, Connection
+from enginebench_workloads.dialogue import Dialogue
 from enginebench_workloads.exchange import Exchange, HttpError
 from enginebench_workloads.lag import LagProbe
 from enginebench_workloads.link import Link, connect
-from enginebench_workloads.negotiation import refused_extensions
 from enginebench_workloads.open_files import allow_many_sockets
-from enginebench_workloads.recorder import Finished, Recorder
+from enginebench_workloads.recorder import Finished, Recorder, read_in_slices
 from enginebench_workloads.schedule import Phase, Schedule, Window
-from enginebench_workloads.wire import WireRequest, encode
+from enginebench_workloads.wire import WireRequest
+from enginebench_workloads.wire_requests import WireRequests
 
 __all__ = ["Driver", "main"]
 
@@ -50,15 +51,15 @@ class Driver:
     """One cell: drives the endpoint, has records written, counts."""
 
     def __init__(
-        self, job: DriveJob, address: Address, requests: Sequence[WireRequest], recorder: Recorder
+        self, job: DriveJob, address: Address, requests: WireRequests, recorder: Recorder
     ) -> None:
         self.job = job
-        self.schedule = Schedule(requests, job.budget)
+        self.schedule = Schedule(requests.first, job.budget, requests.turns)
         self.window = Window(users=job.load.users or 1)
         self.phase: Literal["warmup", "measure", "drain"] = "warmup"
         self.lag = LagProbe()
         self.stamped_by: StampedBy = "kernel"
-        self._address, self._recorder = address, recorder
+        self._address, self._requests, self._recorder = address, requests, recorder
         self._under_way: dict[int, Exchange] = {}
         self._warm_users = 0
         self._go = gevent.event.Event()
@@ -72,8 +73,11 @@ class Driver:
         request: WireRequest,
         phase: Phase,
         due_ns: int | None = None,
-    ) -> None:
-        """Do one request. A due time in the past counts as queueing; None: it is due now."""
+    ) -> Finished:
+        """Do one request. A due time in the past counts as queueing; None: it is due now.
+
+        The answer is read at once only if another turn may follow it.
+        """
         exchange, error = Exchange(), None
         self._under_way[request.index] = exchange
         scheduled_ns = due_ns if due_ns is not None else time.monotonic_ns()
@@ -90,7 +94,29 @@ class Driver:
             connection.close()
         exchange.end_ns = exchange.end_ns or time.monotonic_ns()
         del self._under_way[request.index]
-        self._recorder.add(Finished(request.index, user, phase, scheduled_ns, exchange, error))
+        followed = error is None and self.schedule.turn_after(request.index) is not None
+        answer = read_in_slices(exchange) if followed else None
+        finished = Finished(request.index, user, phase, scheduled_ns, exchange, error, answer)
+        self._recorder.add(finished)
+        if self.job.load.users is None and phase == "measure" and self.window.started == 0:
+            self.window.user_started()
+        return finished
+
+    def converse(
+        self, connection: Connection, user: int, request: WireRequest, due_ns: int | None = None
+    ) -> None:
+        """Do a measured request and the turns that follow it, as long as the budget lasts."""
+        dialogue = Dialogue(request.request)
+        while True:
+            finished = self.send(connection, user, request, "measure", due_ns)
+            turn, answer = self.schedule.turn_after(request.index), finished.answer
+            if turn is None or answer is None or answer.error is not None:
+                return
+            request = self._requests.encode(dialogue.turn("".join(answer.texts), turn.request))
+            due_ns = finished.exchange.end_ns + int(turn.request.think_s * 1e9)
+            sleep_until(due_ns)
+            if not self.schedule.take_turn():
+                return
 
     def _connection(self) -> Connection:
         return Connection(self._connect)
@@ -116,7 +142,7 @@ class Driver:
             if not sent:
                 gevent.spawn(self.window.user_started)
             sent = True
-            self.send(connection, user, request, "measure")
+            self.converse(connection, user, request)
         self.window.user_stopped()
         self.phase = "drain"
         connection.close()
@@ -162,7 +188,7 @@ class Driver:
         end_ns = start_ns + int(duration_s * 1e9) if duration_s is not None else None
         try:
             while (request := self.schedule.next_measured()) is not None:
-                due_ns = start_ns + int((request.scheduled_s or 0.0) * 1e9)
+                due_ns = start_ns + int((request.request.scheduled_s or 0.0) * 1e9)
                 if end_ns is not None and due_ns >= end_ns:
                     alarm.sleep_until(end_ns)
                     return
@@ -179,9 +205,7 @@ class Driver:
 
     def _send_on_idle(self, idle: list[Connection], request: WireRequest, due_ns: int) -> None:
         connection = idle.pop() if idle else self._connection()
-        self.send(connection, request.index, request, "measure", due_ns)
-        if self.window.started == 0:
-            self.window.user_started()
+        self.converse(connection, request.index, request, due_ns)
         idle.append(connection)
 
     # ---------------------------------------------------------------- around the requests
@@ -257,20 +281,13 @@ def _drive(driver: Driver, recorder: Recorder) -> DriveDone:
     return DriveDone(*driver.window.bounds, cpu_s, lag.max_s, lag.p99_s, driver.stamped_by)
 
 
-def _encoded(job: DriveJob, address: Address) -> list[WireRequest]:
-    decode = msgspec.json.Decoder(Request).decode
-    lines = [line for line in Path(job.requests_path).read_bytes().splitlines() if line]
-    without = refused_extensions(job, address, decode(lines[0])) if lines else frozenset()
-    return [encode(decode(line), job, address, without=without) for line in lines]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job file named by the only argument."""
     arguments = sys.argv[1:] if argv is None else argv
     job = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=DriveJob)
     address = Address.parse(job.base_url)
     allow_many_sockets()
-    requests = _encoded(job, address)
+    requests = WireRequests.read(job, address)
     gc.freeze()
     gc.disable()  # a collection would stop the clock; nothing here makes cycles that matter
     with Path(job.records_path).open("ab") as sink:

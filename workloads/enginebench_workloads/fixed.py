@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from enginebench.types import Cell, ModelInfo, Option, Request
+from enginebench_workloads.answer_fields import JSON_SCHEMA_OPTION, answer_fields
 from enginebench_workloads.cell_options import CellOptions, check_context
 from enginebench_workloads.demand import ARRIVAL_OPTION, due_times
-from enginebench_workloads.prompts import EXACT_AND_GREEDY, PROMPT_OPTIONS, PromptWriter
+from enginebench_workloads.prompts import PROMPT_OPTIONS, PromptWriter
 
 __all__ = ["FixedWorkload"]
 
@@ -25,6 +26,7 @@ class FixedWorkload:
         Option("input_tokens", int, 128, "length of every prompt in tokens"),
         Option("output_tokens", int, 64, "length of every answer in tokens"),
         *PROMPT_OPTIONS,
+        JSON_SCHEMA_OPTION,
         ARRIVAL_OPTION,
     )
 
@@ -40,9 +42,8 @@ class FixedWorkload:
         answer = chosen.integer("output_tokens", least=1)
         check_context(model, length, answer, "workload fixed")
         writer, rng = PromptWriter(model, chosen), np.random.default_rng(cell.seed)
+        fields = answer_fields(chosen)
         return [
-            Request(
-                index, writer.prompt(writer.piece(rng, length)), answer, due_s, EXACT_AND_GREEDY
-            )
+            Request(index, writer.prompt(writer.piece(rng, length)), answer, due_s, fields)
             for index, due_s in enumerate(due_times(cell, chosen, answer))
         ]

@@ -2,8 +2,8 @@
 
 A read that is stamped when it returns carries the reader's own lateness: the time for which a busy
 machine kept the driver from running. Linux notes when each segment came in (SO_TIMESTAMPNS) and
-tells with the read, so that nothing of that is left in the stamp. Where several segments came before
-they were read, the note is of the last one. Knows no protocol.
+tells with the read, so that nothing of that is left in the stamp. Where several segments came
+before they were read, the note is of the last one. Knows no protocol.
 """
 
 from __future__ import annotations

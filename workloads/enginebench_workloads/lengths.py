@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from enginebench.errors import UsageError
 from enginebench.types import Cell, ModelInfo, Option, Request
+from enginebench_workloads.answer_fields import JSON_SCHEMA_OPTION, answer_fields
 from enginebench_workloads.cell_options import CellOptions
 from enginebench_workloads.demand import ARRIVAL_OPTION, due_times
 from enginebench_workloads.distribution import WRITTEN, Distribution
-from enginebench_workloads.prompts import EXACT_AND_GREEDY, PROMPT_OPTIONS, PromptWriter
+from enginebench_workloads.prompts import PROMPT_OPTIONS, PromptWriter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,7 @@ class LengthsWorkload:
         Option("input_tokens", str, "lognormal:256:192", f"lengths of prompts: {WRITTEN}"),
         Option("output_tokens", str, "lognormal:128:96", f"lengths of answers: {WRITTEN}"),
         *PROMPT_OPTIONS,
+        JSON_SCHEMA_OPTION,
         ARRIVAL_OPTION,
     )
 
@@ -41,21 +43,15 @@ class LengthsWorkload:
         import numpy as np
 
         chosen = CellOptions.of(self.options, cell)
-        inputs, outputs = _parse(chosen, "input_tokens"), _parse(chosen, "output_tokens")
+        inputs, outputs = chosen.distribution("input_tokens"), chosen.distribution("output_tokens")
         due = due_times(cell, chosen, outputs.mean)
         rng, writer = np.random.default_rng(cell.seed), PromptWriter(model, chosen)
         pairs = _pairs(rng, inputs, outputs, len(due), model)
+        fields = answer_fields(chosen)
         return [
-            Request(index, writer.prompt(writer.piece(rng, length)), answer, at_s, EXACT_AND_GREEDY)
+            Request(index, writer.prompt(writer.piece(rng, length)), answer, at_s, fields)
             for index, ((length, answer), at_s) in enumerate(zip(pairs, due, strict=True))
         ]
-
-
-def _parse(chosen: CellOptions, name: str) -> Distribution:
-    try:
-        return Distribution.parse(chosen.text(name))
-    except ValueError as error:
-        raise chosen.bad(name, str(error)) from None
 
 
 def _pairs(

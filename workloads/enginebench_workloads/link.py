@@ -1,8 +1,8 @@
 """A socket of the driver: cooperative, and read straight from the event loop.
 
 A read costs the loop one callback and no switch of greenlets: `receive` lets the user's greenlet
-sleep until its answer is whole. Each read is stamped with when the kernel received it, or, encrypted
-and where the kernel does not tell, as soon as it is there. Knows no HTTP.
+sleep until its answer is whole. Each read is stamped with when the kernel received it, or,
+encrypted and where the kernel does not tell, as soon as it is there. Knows no HTTP.
 """
 
 from __future__ import annotations

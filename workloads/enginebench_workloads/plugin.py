@@ -9,6 +9,7 @@ import click
 
 from enginebench import hookimpl
 from enginebench.types import Workload
+from enginebench_workloads.conversations import ConversationsWorkload
 from enginebench_workloads.dataset import DatasetWorkload
 from enginebench_workloads.fixed import FixedWorkload
 from enginebench_workloads.lengths import LengthsWorkload
@@ -27,6 +28,7 @@ def enginebench_workloads() -> Sequence[Workload]:
         SharedPrefixWorkload(),
         DatasetWorkload(),
         TraceWorkload(),
+        ConversationsWorkload(),
     ]
 
 

@@ -11,19 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from enginebench.types import Message, ModelInfo, Option, OptionValue
+from enginebench.types import Message, ModelInfo, Option
 from enginebench_workloads.cell_options import CellOptions
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["EXACT_AND_GREEDY", "PROMPT_OPTIONS", "WORDS", "Piece", "Prompt", "PromptWriter"]
+__all__ = ["PROMPT_OPTIONS", "WORDS", "Piece", "Prompt", "PromptWriter", "words"]
 
 Prompt = str | tuple[int | Message, ...]
 Piece = tuple[int, ...] | tuple[str, ...]
-
-EXACT_AND_GREEDY: dict[str, OptionValue] = {"temperature": 0.0, "ignore_eos": True}
-"""Further fields of a request whose answer has just the planned length, the same each time."""
 
 PROMPT_OPTIONS: Sequence[Option] = (
     Option(
@@ -47,6 +44,11 @@ WORDS = (
 ).split()
 
 
+def words(rng: np.random.Generator, length: int) -> tuple[str, ...]:
+    """`length` random ones, most of which are one token to most tokenizers."""
+    return tuple(WORDS[i] for i in rng.integers(0, len(WORDS), size=length).tolist())
+
+
 class PromptWriter:
     """Writes in the words of one model: its ordinary token ids, or English where ids do not do."""
 
@@ -59,7 +61,7 @@ class PromptWriter:
     def piece(self, rng: np.random.Generator, length: int) -> Piece:
         """`length` random token ids, or words."""
         if self._ids is None:
-            return tuple(WORDS[i] for i in rng.integers(0, len(WORDS), size=length).tolist())
+            return words(rng, length)
         return tuple(rng.integers(*self._ids, size=length).tolist())
 
     def prompt(self, *pieces: Piece) -> Prompt:

@@ -22,7 +22,7 @@ from enginebench_workloads.exchange import Exchange
 from enginebench_workloads.schedule import Phase
 from enginebench_workloads.sse import Answer, reading
 
-__all__ = ["Finished", "Recorder"]
+__all__ = ["Finished", "Recorder", "read_in_slices"]
 
 SLICE_NS = 100_000
 PATIENCE_NS = 1_000_000_000
@@ -30,7 +30,7 @@ PATIENCE_NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An exchange that is over, well or not."""
+    """An exchange that is over, well or not; with its `answer` where that was needed at once."""
 
     request_index: int
     user: int
@@ -38,6 +38,7 @@ class Finished:
     scheduled_ns: int
     exchange: Exchange
     error: str | None
+    answer: Answer | None = None
 
 
 class Recorder:
@@ -81,6 +82,10 @@ class Recorder:
 
     def _step(self) -> None:
         finished = self._waiting[0]
+        if finished.answer is not None:
+            self._waiting.popleft()
+            self._write(_record(finished, finished.answer))
+            return
         if self._current is None:
             self._current = reading(finished.exchange)
         try:
@@ -95,6 +100,21 @@ class Recorder:
         self._sink.flush()
         self.tokens += sum(record.chunk_tokens)
         self.errors += record.error is not None
+
+
+def read_in_slices(exchange: Exchange) -> Answer:
+    """For a greenlet that needs the answer now: others are let in between."""
+    steps = reading(exchange)
+    until_ns = time.monotonic_ns() + SLICE_NS
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer
+        if time.monotonic_ns() >= until_ns:
+            gevent.sleep(0)
+            until_ns = time.monotonic_ns() + SLICE_NS
 
 
 def _record(finished: Finished, answer: Answer) -> RequestRecord:

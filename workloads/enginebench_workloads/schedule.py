@@ -6,7 +6,7 @@ Everything runs on one thread (gevent switches only where a user waits), so plai
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -52,11 +52,20 @@ class Window:
 
 
 class Schedule(Generic[Request]):
-    """Hands out requests in order: warm-up ones, then measured ones until the budget is spent."""
+    """Hands out requests in order: warm-up ones, then measured ones until the budget is spent.
 
-    def __init__(self, requests: Sequence[Request], budget: Budget) -> None:
-        self._requests, self._budget = requests, budget
-        self._next = 0
+    Later turns of conversations are no part of that order: `turns` has them by the index of the
+    request that they follow, and they count against the budget like any other.
+    """
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        budget: Budget,
+        turns: Mapping[int, Request] | None = None,
+    ) -> None:
+        self._requests, self._budget, self._turns = requests, budget, turns or {}
+        self._next = self._measured = 0
         self._measured_since_ns: int | None = None
         self._stopped = False
 
@@ -84,7 +93,19 @@ class Schedule(Generic[Request]):
             return None
         if not at_least_one and self._spent():
             return None
+        self._measured += 1
         return self._take()
+
+    def turn_after(self, index: int) -> Request | None:
+        """The turn that follows the request `index`, not handed out yet; None: there is none."""
+        return self._turns.get(index)
+
+    def take_turn(self) -> bool:
+        """Whether a turn may be sent now; it is counted then."""
+        if self._stopped or self._spent():
+            return False
+        self._measured += 1
+        return True
 
     def _take(self) -> Request:
         request = self._requests[self._next]
@@ -93,8 +114,7 @@ class Schedule(Generic[Request]):
 
     def _spent(self) -> bool:
         assert self._measured_since_ns is not None, "start_measuring comes first"
-        taken = self._next - self._budget.warmup_requests
-        if self._budget.requests is not None and taken >= self._budget.requests:
+        if self._budget.requests is not None and self._measured >= self._budget.requests:
             return True
         limit_s = self._budget.duration_s
         elapsed_s = (time.monotonic_ns() - self._measured_since_ns) / 1e9

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from enginebench.types import Cell, ModelInfo, Option, Request
+from enginebench_workloads.answer_fields import JSON_SCHEMA_OPTION, answer_fields
 from enginebench_workloads.cell_options import CellOptions, check_context
 from enginebench_workloads.demand import ARRIVAL_OPTION, due_times
-from enginebench_workloads.prompts import EXACT_AND_GREEDY, PROMPT_OPTIONS, PromptWriter
+from enginebench_workloads.prompts import PROMPT_OPTIONS, PromptWriter
 
 __all__ = ["SharedPrefixWorkload"]
 
@@ -29,6 +30,7 @@ class SharedPrefixWorkload:
         Option("shared_share", float, 0.5, "share of a prompt that its group has in common, 0..1"),
         Option("groups", int, 4, "how many different beginnings there are"),
         *PROMPT_OPTIONS,
+        JSON_SCHEMA_OPTION,
         ARRIVAL_OPTION,
     )
 
@@ -50,6 +52,7 @@ class SharedPrefixWorkload:
         prefixes = [writer.piece(of_groups, shared) for _ in range(groups)]
         group = of_groups.integers(0, groups, size=len(due)).tolist()
         rng, warmup = np.random.default_rng(cell.seed), cell.budget.warmup_requests
+        fields = answer_fields(chosen)
         return [
             Request(
                 index,
@@ -59,7 +62,7 @@ class SharedPrefixWorkload:
                 ),
                 answer,
                 due_s,
-                EXACT_AND_GREEDY,
+                fields,
             )
             for index, due_s in enumerate(due)
         ]

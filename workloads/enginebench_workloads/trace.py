@@ -17,10 +17,10 @@ from typing import cast, get_args
 
 from enginebench.errors import UsageError
 from enginebench.types import Cell, ModelInfo, Option, Request, WorkloadSpec
+from enginebench_workloads.answer_fields import JSON_SCHEMA_OPTION, answer_fields
 from enginebench_workloads.cell_options import CellOptions, check_context
 from enginebench_workloads.demand import closed_loop_count
 from enginebench_workloads.prompts import (
-    EXACT_AND_GREEDY,
     PROMPT_OPTIONS,
     Piece,
     Prompt,
@@ -57,6 +57,7 @@ class TraceWorkload:
             choices=(REFUSE, SKIP),
         ),
         *PROMPT_OPTIONS,
+        JSON_SCHEMA_OPTION,
     )
 
     def recorded_rate_rps(self, spec: WorkloadSpec) -> float:
@@ -75,13 +76,14 @@ class TraceWorkload:
         warmup = cell.budget.warmup_requests
         warm = [Turn(row, None, 0) for row, _ in zip(_endless(rows), range(warmup), strict=False)]
         turns = [*warm, *_turns(cell, rows, cut)]
+        fields = answer_fields(chosen)
         return [
             Request(
                 index,
                 scribe.prompt(index, turn, alone=index < warmup),
                 turn.row.output_tokens,
                 turn.due_s,
-                EXACT_AND_GREEDY,
+                fields,
             )
             for index, turn in enumerate(turns)
         ]

@@ -19,11 +19,17 @@ EXTENSIONS = ("continuous_usage_stats", "ignore_eos")
 
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """A `Request` ready to be sent: `data` is head and JSON body."""
+    """A `Request` ready to be sent: `data` is head and JSON body.
 
-    index: int
-    scheduled_s: float | None
+    A later turn of a conversation has none before its history is known.
+    """
+
+    request: Request
     data: bytes
+
+    @property
+    def index(self) -> int:
+        return self.request.index
 
 
 def encode(
@@ -52,4 +58,4 @@ def encode(
     if job.api_key is not None:
         head.append(f"Authorization: Bearer {job.api_key}")
     data = "\r\n".join([*head, "", ""]).encode() + payload
-    return WireRequest(request.index, request.scheduled_s, data)
+    return WireRequest(request, data)

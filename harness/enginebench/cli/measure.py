@@ -37,14 +37,13 @@ class NewRun:
 
     def execute(self, listener: Listener, manager: PluginManager) -> RunOutcome:
         from enginebench.execute import run_plan
-        from enginebench.run_settings import RunSettings
 
         return run_plan(
             self.planned.plan,
             self.folder,
             listener,
             command=shlex.join(["bench", *sys.argv[1:]]),
-            settings=RunSettings(reuse_servers=self.planned.reuse_servers),
+            settings=self.planned.settings,
             manager=manager,
         )
 

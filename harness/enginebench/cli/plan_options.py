@@ -40,11 +40,16 @@ _HELP = {
         "Open loop: how many requests come a second, whatever became of the others; a trace also "
         "1x, 2x, ...: as fast as it was recorded, or that many times.",
     ),
+    "slo": (
+        "BOUNDS",
+        "What a good request keeps, as in ttft=500ms,tpot=50ms,e2e=10s: goodput counts those.",
+    ),
     "arrival": (
         "HOW",
         "Open loop: constant, poisson or gamma (bursts), an option of the workload. [poisson]",
     ),
     "workload": ("NAME", "What the requests are like; `bench workloads` lists them. [fixed]"),
+    "route": ("NAME", "completions or chat, an option of the workload."),
     "requests": ("N", "Measured requests of a cell."),
     "duration": (
         "SECONDS",
@@ -57,6 +62,10 @@ _HELP = {
     "repeats": ("N", "How often everything is measured, engines taking turns. [1]"),
     "seed": ("N", "Decides the prompts. [0]"),
     "reuse_servers": (None, "One server for all loads of an engine, whose cells then follow on."),
+    "stall_timeout": (
+        "SECONDS",
+        "A cell fails when its engine produces no token for so long. [180]",
+    ),
     "set": ("TARGET.OPTION=V,...", "An option of an engine or workload; several values: a sweep."),
     "name": ("NAME", "Ends the name of the Run folder. [the models]"),
     "url": (
