@@ -10,14 +10,14 @@ __all__ = ["CacheFiles", "SlottedEngine"]
 
 @runtime_checkable
 class SlottedEngine(Protocol):
-    """An engine that computes at most `slots` requests at once.
+    """An engine that computes at most `slots` requests at once; None: any number.
 
     The server keeps what comes beyond them in its own queue, which is fair between clients, and
     hands the engine only a few more, so that no slot ever waits for the server. Without it, all
     requests go to the engine as they come.
     """
 
-    slots: int
+    slots: int | None
 
 
 @runtime_checkable

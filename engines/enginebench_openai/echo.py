@@ -72,7 +72,7 @@ class EchoEngine:
         self.context_length = context_length
         self.features: frozenset[Feature] = frozenset()
         self._ttft_s, self._itl_s = ttft_ms / 1e3, itl_ms / 1e3
-        self._max_batch = max_batch
+        self.slots = self._max_batch = max_batch
         self._hidden, self._filler = frozenset(hidden), filler
         self._clock = clock
         self._running: dict[str, _Stream] = {}

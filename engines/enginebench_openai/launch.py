@@ -52,7 +52,7 @@ def server_launch(module: str, spec: EngineSpec, model: ModelInfo, port: int) ->
     argv += ["--served-model-name", spec.model, "--engine-restarts", "0"]  # a crash is a result
     for name, value in sorted(spec.options.items()):
         argv += _flags(name, value)
-    return Launch(argv=tuple(argv), model_name=spec.model)
+    return Launch(argv=tuple(argv), model_name=spec.model, several_models=True)
 
 
 def _flags(name: str, value: OptionValue) -> Iterator[str]:

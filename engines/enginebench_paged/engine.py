@@ -55,6 +55,7 @@ class PagedEngine:
         config = resolve(options, model.config, _device())
         self.config = config
         self.context_length = config.context_length
+        self.slots = config.max_batch
         self.features = _FEATURES
         self._vocab_size = model.config.vocab_size
         self._runner = Runner(model, config)

@@ -61,6 +61,7 @@ class QuantEngine:
         drafter: Drafter | None = None,
     ) -> None:
         self.context_length = context
+        self.slots = 1
         self.features = frozenset(Feature) - ({Feature.GRAMMAR} if grammars is None else set())
         self._runner, self._grammars, self._drafter = runner, grammars, drafter
         self._samplers = tuple(samplers)

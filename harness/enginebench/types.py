@@ -292,6 +292,8 @@ class Launch:
     """How to start an engine's server: it must listen on 127.0.0.1 at the port it was given.
 
     It is ready when GET `health_path` answers 200. `model_name` is what requests put into "model".
+    `several_models`: its command line takes `--model` again for further models, which it loads when
+    they are asked for, and `--engine-restarts`.
     """
 
     argv: tuple[str, ...]
@@ -299,6 +301,7 @@ class Launch:
     env: Mapping[str, str] = field(default_factory=dict)
     health_path: str = "/health"
     startup_timeout_s: float = 600.0
+    several_models: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class GpuEngine:
 
     def __init__(self, runner: Runner, *, context: int, prompt_cache: bool = True) -> None:
         self.context_length = context
+        self.slots = 1
         self.features: frozenset[Feature] = frozenset()
         self._runner = runner
         self._slot = Slot(context, prompt_cache=prompt_cache)
