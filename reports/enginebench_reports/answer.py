@@ -2,8 +2,9 @@
 
 For each group of comparable cells: who gives more throughput at the highest load that engines
 share, who answers faster at the lowest, where the lead changes, who needs less memory. An
-interval is given where there are enough repeats; a difference whose interval holds 1, or that is
-under 3% without one, is called a tie. Engine names stand in backticks.
+interval, in brackets, is given where there are enough repeats, and always for a crossover; a
+difference whose interval holds 1, or that is under 3% without one, is called a tie.
+Engine names stand in backticks.
 """
 
 from __future__ import annotations
@@ -150,9 +151,8 @@ def _latency_clause(group: Group, names: Sequence[str], load: float, top: Lead) 
 def _crossover_clause(group: Group, top: Lead) -> Iterator[str]:
     changes = crossovers(group, top.best, top.second, THROUGHPUT)
     if changes and not top.is_tie:
-        last = changes[-1]
         yield (
-            f"`{top.best}` overtakes in throughput between {last.after:g} and {last.until:g}"
+            f"`{top.best}` overtakes in throughput at about {changes[0].text}"
             if (len(changes) == 1)
             else f"the lead in throughput changes {len(changes)} times"
         )

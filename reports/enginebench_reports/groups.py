@@ -7,7 +7,8 @@ share a group. Figures of several repeats of one cell are summed up by their med
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+import math
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
@@ -24,6 +25,7 @@ __all__ = [
     "groups",
     "load_of",
     "model_name",
+    "most_shared_load",
     "without_null",
 ]
 
@@ -92,6 +94,18 @@ def load_of(result: CellResult) -> float:
     """Users of a closed loop, requests per second of an open one."""
     load = result.cell.load
     return float(load.users if load.users is not None else load.rate_rps or 0.0)
+
+
+def most_shared_load(results: Iterable[CellResult], at_most: float = math.inf) -> float | None:
+    """The load at which most engines were measured, of several such the highest.
+
+    Loads above `at_most` only count where there are no others; None without any cell.
+    """
+    labels: dict[float, set[str]] = {}
+    for result in results:
+        labels.setdefault(load_of(result), set()).add(result.cell.spec.label)
+    allowed = [load for load in labels if load <= at_most] or sorted(labels)[:1]
+    return max(allowed, key=lambda load: (len(labels[load]), load), default=None)
 
 
 def without_null(frame: pd.DataFrame) -> pd.DataFrame:

@@ -12,22 +12,35 @@ from dataclasses import dataclass
 from functools import partial
 from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jinja2
 from markupsafe import Markup, escape
 
 from enginebench.results import ResultSet
 from enginebench_reports.answer import Answer
-from enginebench_reports.figures import draw
+from enginebench_reports.figures import Drawing, draw, draw_sweeps
 from enginebench_reports.groups import Group, model_name
 from enginebench_reports.look import CSS_NAMES, DARK
 from enginebench_reports.provenance import day, facts, machine_line
 from enginebench_reports.quantities import quantity
 from enginebench_reports.summary import Summary
-from enginebench_reports.tables import FOOTNOTE, Table, result_table
+from enginebench_reports.tables import FOOTNOTE, facets_of, result_table
 
 __all__ = ["page", "render"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plot:
+    """A figure on the page."""
+
+    svg: Markup
+    caption: str
+    is_wide: bool
+
+    @classmethod
+    def of(cls, drawing: Drawing) -> Self:
+        return cls(Markup(drawing.inline_svg()), drawing.caption, drawing.is_wide)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,8 +49,8 @@ class Section:
 
     group: Group
     answer: Answer | None
-    plots: Sequence[Markup]
-    table: Table
+    plots: Sequence[Plot]
+    facets: Mapping[str, str]
 
 
 def render(results: ResultSet, folder: Path) -> Sequence[Path]:
@@ -56,6 +69,10 @@ def page(summary: Summary) -> str:
         summary=summary,
         lead=summary.answers[0] if summary.answers else None,
         sections=list(_sections(summary)),
+        sweeps=[Plot.of(drawing) for drawing in draw_sweeps(summary)],
+        table=result_table(summary, *summary.groups, further=True),
+        machines=list(dict.fromkeys(machine_line(run.machine) for run in summary.results.runs)),
+        slos=list(dict.fromkeys(str(run.slo) for run in summary.results.runs if run.slo)),
         invalid=sum(not cell.is_valid for cell in summary.cells),
         cautions=sum(cell.is_valid and bool(cell.flags) for cell in summary.cells),
         swatches=swatches,
@@ -67,8 +84,8 @@ def page(summary: Summary) -> str:
 
 def _sections(summary: Summary) -> Iterator[Section]:
     for group, drawings in draw(summary):
-        plots = [Markup(drawing.inline_svg()) for drawing in drawings]
-        yield Section(group, summary.answer_of(group), plots, result_table(summary, group))
+        plots = [Plot.of(drawing) for drawing in drawings]
+        yield Section(group, summary.answer_of(group), plots, facets_of(summary, group))
 
 
 def _environment() -> jinja2.Environment:
@@ -82,7 +99,6 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "day": day,
         "facts": facts,
-        "machine_line": machine_line,
         "model_name": model_name,
         "quantity": quantity,
     }

@@ -23,7 +23,7 @@ from enginebench_reports.measured import Bools, Floats, Ints, Measured
 from enginebench_reports.percentiles import PERCENTS, percentiles
 from enginebench_reports.sample_size import independent_samples, mean_streams
 
-__all__ = ["COLUMNS", "latency"]
+__all__ = ["COLUMNS", "Gaps", "latency", "token_gaps"]
 
 NS = 1e-9
 MEANINGS = {
@@ -92,6 +92,12 @@ def latency(measured: Measured) -> Mapping[str, float | None]:
         for percent, value in zip(PERCENTS, found[name], strict=True)
     }
     return figures | {"itl_samples": itl_samples}
+
+
+def token_gaps(measured: Measured) -> Floats:
+    """ITL in seconds, once for each token, as `itl_s` counts it."""
+    gaps = Gaps.between(measured, measured.chunk_tokens > 0)
+    return np.repeat(gaps.seconds / gaps.tokens, gaps.tokens)
 
 
 def _per_request(measured: Measured) -> Iterator[tuple[str, Floats]]:

@@ -12,9 +12,10 @@ from pathlib import Path
 from enginebench.results import ResultSet
 from enginebench_reports.figures import Drawing, draw
 from enginebench_reports.groups import Group, model_name
+from enginebench_reports.headings import Heading
 from enginebench_reports.provenance import day, machine_line
 from enginebench_reports.summary import Summary
-from enginebench_reports.tables import FOOTNOTE, Entry, Heading, Row, Table, result_table
+from enginebench_reports.tables import FOOTNOTE, Entry, Row, Table, result_table
 
 __all__ = ["render", "text"]
 

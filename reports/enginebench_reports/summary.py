@@ -90,6 +90,11 @@ class Summary:
         return without_null(valid)
 
     @property
+    def all_believable(self) -> ResultSet:
+        """The cells of every group that figures are drawn from."""
+        return ResultSet([cell for group in self.groups for cell in self.results_of(group)])
+
+    @property
     def null_engines(self) -> Sequence[str]:
         """Engines here that compute nothing."""
         return sorted({each.cell.spec.label for each in self.results if each.is_null})

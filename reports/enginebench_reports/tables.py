@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from enginebench_reports.groups import Group, load_of
+from enginebench_reports.groups import Group, load_of, model_name
+from enginebench_reports.headings import Heading, first_headings, further_headings
 from enginebench_reports.percentiles import (
     PERCENTS,
     bounded_from,
@@ -21,7 +22,7 @@ from enginebench_reports.percentiles import (
 from enginebench_reports.quantities import DASH, amount, tick
 from enginebench_reports.summary import CellSummary, Summary
 
-__all__ = ["FOOTNOTE", "Entry", "Heading", "Row", "Table", "result_table"]
+__all__ = ["FOOTNOTE", "Entry", "Row", "Table", "facets_of", "result_table"]
 
 FOOTNOTE = (
     "~ marks a percentile whose sample is too small for a 99%-confidence bound ("
@@ -30,27 +31,6 @@ FOOTNOTE = (
     + ", ".join(f"p{percent} needs {printed_from(percent)}" for percent in PERCENTS)
     + "), or not measured here."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """A column: `metric` divided by `scale`, in `unit`; a percentile rests on `samples`."""
-
-    family: str
-    title: str
-    unit: str
-    metric: str
-    scale: float = 1.0
-    percent: int | None = None
-    samples: str = "requests_ok"
-
-    @property
-    def is_count(self) -> bool:
-        return self.metric.startswith("requests_") and not self.metric.endswith("_s")
-
-    @property
-    def full_title(self) -> str:
-        return " ".join(part for part in (self.family, self.title) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,87 +45,94 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One cell."""
+    """One cell. `facets` say where it stands, by name; the page filters rows by them."""
 
     label: str
     load: float
+    load_text: str
     repeat: int | None
     entries: Sequence[Entry]
     status: Literal["ok", "caution", "invalid"]
     number: int
     cell: CellSummary
+    facets: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """Rows of one group, by load and engine. `has_repeats` tells whether to show that column."""
+    """Rows by group, load and engine. `facets` are those in which rows differ, besides the engine;
+    `has_repeats` tells whether to show that column.
+    """
 
     load_title: str
     headings: Sequence[Heading]
     rows: Sequence[Row]
     has_repeats: bool
+    facets: Sequence[str]
 
     @property
-    def families(self) -> Sequence[tuple[str, int]]:
-        """Neighbouring headings of one family, and how many they are."""
-        spans: list[tuple[str, int]] = []
+    def families(self) -> Sequence[tuple[str, Sequence[Heading]]]:
+        """Neighbouring headings of one family; those without one stand alone."""
+        spans: list[tuple[str, list[Heading]]] = []
         for heading in self.headings:
             if spans and heading.family and spans[-1][0] == heading.family:
-                spans[-1] = (heading.family, spans[-1][1] + 1)
+                spans[-1][1].append(heading)
             else:
-                spans.append((heading.family, 1))
+                spans.append((heading.family, [heading]))
         return spans
 
 
-def _percentile_headings(family: str, name: str, samples: str = "requests_ok") -> list[Heading]:
-    return [
-        Heading(family, f"p{percent}", "ms", f"{name}_p{percent}", 1e-3, percent, samples)
-        for percent in PERCENTS
-    ]
-
-
-HEADINGS: Sequence[Heading] = (
-    Heading("output", "tokens/s", "", "output_tokens_per_s"),
-    *_percentile_headings("TTFT", "ttft_s"),
-    *_percentile_headings("TPOT", "tpot_s"),
-    *_percentile_headings("ITL", "itl_s", "itl_samples"),
-    Heading("", "req/s", "", "requests_per_s"),
-    Heading("", "ok", "", "requests_ok"),
-    Heading("", "errors", "", "requests_failed"),
-    Heading("memory", "RSS", "MB", "peak_rss_bytes", 1e6),
-    Heading("memory", "GPU", "MB", "peak_gpu_memory_bytes", 1e6),
-    Heading("", "energy", "J/token", "energy_j_per_token"),
-)
-OPTIONAL = {"peak_rss_bytes", "peak_gpu_memory_bytes", "energy_j_per_token"}
-"""Columns that only appear where at least one cell of the report has them."""
 CONTESTED = {
     "output_tokens_per_s": max,
     "requests_per_s": max,
+    "goodput_rps": max,
     **{f"{name}_p{percent}": min for name in ("ttft_s", "tpot_s", "itl_s") for percent in PERCENTS},
 }
+FACETS = ("model", "machine", "hardware", "workload")
 
 
-def result_table(summary: Summary, group: Group) -> Table:
-    """The cells of a group."""
-    numbers = sorted(
-        (int(row) for row in group.frame.index), key=lambda number: _order(summary, number)
-    )
-    has_repeats = len({summary.cells[number].result.cell.repeat for number in numbers}) > 1
-    headings = [heading for heading in HEADINGS if _is_shown(heading, summary)]
-    best = _best(summary, numbers)
-    rows = [_row(summary.cells[number], number, headings, best) for number in numbers]
-    return Table(group.load_title, headings, rows, has_repeats)
+def result_table(summary: Summary, *chosen: Group, further: bool = False) -> Table:
+    """The cells of the chosen groups; with `further`, every metric that any of them has."""
+    headings = _headings(summary, further)
+    rows: list[Row] = []
+    for group in chosen:
+        numbers = sorted(map(int, group.frame.index), key=lambda number: _order(summary, number))
+        best = _best(summary, numbers)
+        facets = facets_of(summary, group)
+        rows += [_row(summary.cells[number], number, headings, best, facets) for number in numbers]
+    differing = [name for name in FACETS if len({row.facets[name] for row in rows}) > 1]
+    has_repeats = len({row.repeat for row in rows}) > 1
+    titles = {group.load_title for group in chosen}
+    title = titles.pop() if len(titles) == 1 else "load"
+    return Table(title, headings, rows, has_repeats, differing)
+
+
+def _headings(summary: Summary, further: bool) -> Sequence[Heading]:
+    names = {
+        name: True
+        for cell in summary.cells
+        for name, value in cell.figures.items()
+        if value is not None
+    }
+    more = further_headings(summary.infos, names) if further else []
+    return [*first_headings(names), *more]
+
+
+def facets_of(summary: Summary, group: Group) -> Mapping[str, str]:
+    """Where the group stands, in words, by what the page filters by."""
+    run = summary.cells[int(group.frame.index[0])].result.run
+    loop = "" if group.loop == "closed" else ", open loop"
+    return {
+        "model": model_name(group.model),
+        "machine": run.machine_name or "unknown machine",
+        "hardware": group.hardware or "remote",
+        "workload": f"{group.workload} {group.options}".strip() + loop,
+    }
 
 
 def _order(summary: Summary, number: int) -> tuple[float, str, int]:
     cell = summary.cells[number].result.cell
     return (load_of(summary.cells[number].result), cell.spec.label, cell.repeat)
-
-
-def _is_shown(heading: Heading, summary: Summary) -> bool:
-    return heading.metric not in OPTIONAL or any(
-        cell.figures.get(heading.metric) is not None for cell in summary.cells
-    )
 
 
 def _best(summary: Summary, numbers: Sequence[int]) -> Mapping[tuple[str, float], float]:
@@ -168,19 +155,23 @@ def _row(
     number: int,
     headings: Sequence[Heading],
     best: Mapping[tuple[str, float], float],
+    facets: Mapping[str, str],
 ) -> Row:
     load = load_of(cell.result)
+    is_open = cell.result.cell.load.users is None
     status: Literal["ok", "caution", "invalid"] = "ok"
     if cell.flags:
         status = "caution" if cell.is_valid else "invalid"
     return Row(
         cell.result.cell.spec.label,
         load,
+        f"{load:g}/s" if is_open else f"{load:g}",
         cell.result.cell.repeat,
         [_entry(cell, heading, best.get((heading.metric, load))) for heading in headings],
         status,
         number,
         cell,
+        {"engine": cell.result.cell.spec.label, **facets},
     )
 
 

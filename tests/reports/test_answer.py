@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from simulated import TRUE_SPEEDS, Speed, cell, contest, failed, save, serve
 
 from enginebench.results import ResultSet
 from enginebench.types import Hardware
-from enginebench_reports.crossover import Crossover, crossovers
+from enginebench_reports.crossover import crossovers
 from enginebench_reports.groups import groups
 from enginebench_reports.summary import Summary
 
@@ -39,7 +40,7 @@ def test_the_contest(contest: ResultSet) -> None:
         f"`paged` gives {times:.1f}x the output tokens/s of `quant` at 16 concurrent; "
         "at 1, `quant` answers 1.7x faster (TPOT 1"
     )
-    assert "`paged` overtakes in throughput between 1 and 4." in summary.headline
+    assert re.search(r"`paged` overtakes in throughput at about \d\.\d \[1-4\]\.", summary.headline)
     assert (
         "`quant` needs 6.9x less memory than `paged` (145 MB against 1.00 GB)" in summary.headline
     )
@@ -49,7 +50,7 @@ def test_the_other_way_round(tmp_path: Path) -> None:
     swapped = {"quant": TRUE_SPEEDS["paged"], "paged": TRUE_SPEEDS["quant"]}
     text = said(run(tmp_path / "run", swapped))
     assert text.startswith("`quant` gives ")
-    assert "`quant` overtakes in throughput between 1 and 4" in text
+    assert re.search(r"`quant` overtakes in throughput at about \d\.\d \[1-4\]\.", text)
     assert "`paged` needs 6.9x less memory than `quant`" in text
 
 
@@ -144,13 +145,16 @@ def test_only_like_is_compared_with_like(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mine", "theirs", "expected"),
     [
-        ([1, 5, 9], [2, 4, 8], [Crossover("a", "b", "output_tokens_per_s", 1, 2)]),
-        ([3, 4, 1], [2, 4, 8], [Crossover("b", "a", "output_tokens_per_s", 1, 4)]),
-        ([3, 5, 9], [2, 4, 8], []),
+        ([1, 5, 9], [2, 4, 8], ("a", 1, 2, 2 ** (1 / 2))),
+        ([3, 4, 1], [2, 4, 8], ("b", 1, 4, 4 ** (1 / 8))),
+        ([3, 5, 9], [2, 4, 8], None),
     ],
 )
-def test_crossovers_name_measured_loads(
-    contest: ResultSet, mine: list[float], theirs: list[float], expected: list[Crossover]
+def test_crossovers_lie_between_measured_loads(
+    contest: ResultSet,
+    mine: list[float],
+    theirs: list[float],
+    expected: tuple[str, float, float, float] | None,
 ) -> None:
     frame = contest.to_pandas()
     frame["users"] = frame["users"].map({1: 1, 4: 2, 16: 4})
@@ -158,7 +162,20 @@ def test_crossovers_name_measured_loads(
     for label, values in (("a", mine), ("b", theirs)):
         frame.loc[frame["label"] == label, "output_tokens_per_s"] = values
     (group,) = groups(frame)
-    assert crossovers(group, "a", "b", "output_tokens_per_s") == expected
+    found = crossovers(group, "a", "b", "output_tokens_per_s")
+    assert len(found) == (expected is not None)
+    if expected is not None:
+        overtaker, after, until, at = expected
+        assert (found[0].overtaker, found[0].after, found[0].until) == (overtaker, after, until)
+        assert found[0].at == pytest.approx(at)
+        assert (found[0].low, found[0].high) == (after, until)  # one repeat: no more is known
+
+
+def test_repeats_narrow_a_crossover(tmp_path: Path) -> None:
+    (group,) = groups(contest(tmp_path / "run", repeats=4, requests=64).to_pandas())
+    (found,) = crossovers(group, "paged", "quant", "output_tokens_per_s")
+    assert found.after <= found.low < found.at < found.high <= found.until
+    assert found.high - found.low < found.until - found.after
 
 
 def test_a_range_over_repeats(tmp_path: Path) -> None:

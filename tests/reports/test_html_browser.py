@@ -10,11 +10,13 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+from simulated import MACHINE
 
 from enginebench.results import ResultSet
 from enginebench_reports.html import page
@@ -69,6 +71,50 @@ const look = (view) => {
     errors: view.seen,
   };
 };
+const filter = (view) => {
+  const rows = [...view.document.querySelectorAll("table.results tbody tr")];
+  const shown = () => rows.filter((row) => !row.hidden).map((row) => row.dataset.engine);
+  const chip = view.document.querySelector('.chip[data-engine="quant"]');
+  const drawn = view.document.querySelector('figure [data-series="quant"]');
+  const found = { all: shown().length };
+  chip.click();
+  found.without = shown();
+  found.line = view.getComputedStyle(drawn).display;
+  chip.click();
+  const list = view.document.querySelector('select[data-facet="machine"]');
+  list.selectedIndex = 2;
+  list.dispatchEvent(new view.Event("change"));
+  const left = rows.filter((row) => !row.hidden).map((row) => row.dataset.machine);
+  found.machines = [...new Set(left)];
+  found.sections = view.document.querySelectorAll("section.group:not([hidden])").length;
+  list.selectedIndex = 0;
+  list.dispatchEvent(new view.Event("change"));
+  found.again = shown().length;
+  return found;
+};
+const more = (view) => {
+  const headings = [...view.document.querySelectorAll(".results thead .more")];
+  const count = () => headings.filter((heading) => heading.offsetWidth).length;
+  const before = count();
+  view.document.getElementById("more").click();
+  const found = [before, count()];
+  view.document.getElementById("more").click();
+  return found;
+};
+const hover = (view) => {
+  const part = view.document.querySelector('figure [data-tip^="quant"]');
+  const svg = part.closest("svg");
+  const box = part.getBoundingClientRect();
+  const at = { bubbles: true, clientX: box.x + box.width / 2, clientY: box.y + box.height / 2 };
+  const tip = view.document.getElementById("tip");
+  part.dispatchEvent(new view.PointerEvent("pointermove", at));
+  const found = { said: tip.textContent, due: part.dataset.tip, hidden: tip.hidden };
+  found.lit = [...svg.querySelectorAll(".on")].every((one) => one.dataset.series === "quant");
+  found.tip = tip.getBoundingClientRect().right;
+  svg.dispatchEvent(new view.PointerEvent("pointerleave"));
+  found.after = [tip.hidden, svg.classList.contains("lit")];
+  return found;
+};
 const follow = (view) => {
   const cell = view.document.querySelector("details.cell:not([open])");
   view.location.hash = cell.id;
@@ -76,7 +122,11 @@ const follow = (view) => {
 };
 (async () => {
   const wide = await open(1280);
-  const found = { sorted: sort(wide), wide: look(wide), phone: look(await open(360)) };
+  const phone = await open(360);
+  const found = { sorted: sort(wide), wide: look(wide), phone: look(phone) };
+  if (wide.document.querySelector("select")) found.filtered = filter(wide);
+  Object.assign(found, { more: more(wide), hovered: [hover(wide), hover(phone)] });
+  for (const view of [wide, phone]) found.errors = [...(found.errors || []), ...view.seen];
   found.opened = await follow(wide);
   document.getElementById("found").textContent = JSON.stringify(found);
 })();
@@ -116,7 +166,10 @@ def in_order(values: list[str], *, rising: bool) -> bool:
 
 @pytest.mark.slow
 def test_the_page_works(troubled: ResultSet, contest: ResultSet, tmp_path: Path) -> None:
-    found = opened(ResultSet([*contest, *troubled]), tmp_path)
+    elsewhere = MACHINE | {"cpu": {"model": "Another", "usable_cores": 4}}
+    others = [replace(each, run=replace(each.run, machine=elsewhere)) for each in contest]
+    found = opened(ResultSet([*contest, *troubled, *others]), tmp_path)
+    assert found["errors"] == []
     for look in (found["wide"], found["phone"]):
         assert look["errors"] == []
         assert look["page_width"] <= look["window_width"]
@@ -137,6 +190,21 @@ def test_the_page_works(troubled: ResultSet, contest: ResultSet, tmp_path: Path)
         assert in_order(rising, rising=True), column
         assert in_order(falling, rising=False), column
         assert column["all"] == 1
+
+    filtered = found["filtered"]
+    assert filtered["all"] == filtered["again"] == len(contest) * 2 + len(troubled)
+    assert filtered["without"] and "quant" not in filtered["without"]
+    assert filtered["line"] == "none"
+    assert filtered["machines"] == ["Another, 4 cores"]
+    assert filtered["sections"] == 1
+    hidden, shown = found["more"]
+    assert hidden == 0 < shown
+    for hovered in found["hovered"]:
+        assert hovered["said"] == hovered["due"]
+        assert hovered["said"].startswith("quant at 1 concurrent: ")
+        assert hovered["lit"] and not hovered["hidden"]
+        assert hovered["after"] == [True, False]
+    assert found["hovered"][1]["tip"] <= 360
 
 
 @pytest.mark.slow

@@ -24,8 +24,10 @@ from enginebench_reports.summary import Summary
 
 ALL: list[Callable[..., Axes]] = [
     plots.throughput,
+    plots.latency,
     plots.latency_against_throughput,
     plots.ttft_distribution,
+    plots.itl_distribution,
     plots.memory,
 ]
 
@@ -114,7 +116,7 @@ def test_labels_are_moved_apart_and_no_further() -> None:
 def test_the_plots_report_writes_png_and_svg(contest: ResultSet, tmp_path: Path) -> None:
     written = render(contest, tmp_path)
     assert {path.suffix for path in written} == {".png", ".svg"}
-    assert len(written) == 8
+    assert len(written) == 16
     for path in written:
         if path.suffix == ".svg":
             ElementTree.parse(path)
