@@ -125,6 +125,46 @@ def test_answers_alone_are_on_stdout(url: str) -> None:
     ]
 
 
+def test_sampling_options_become_fields_of_the_request(url: str, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "array"}')
+    options = "--temperature 0.5 --top-k 3 --xtc-probability 0.2 --mirostat-tau 4 --seed 1"
+    biases = ("--logit-bias", "5=-3", "--logit-bias", "7=2.5", "--json-schema", str(schema))
+    result = chat(url, "hello\n", *options.split(), *biases)
+    assert result.exit_code == 0, result.output
+    sent = FakeServer.asked[0]
+    assert (sent["temperature"], sent["top_k"], sent["xtc_probability"]) == (0.5, 3, 0.2)
+    assert (sent["mirostat"], sent["mirostat_tau"], sent["seed"]) == (2, 4, 1)
+    assert sent["logit_bias"] == {"5": -3.0, "7": 2.5}
+    form = sent["response_format"]
+    assert (form["type"], form["json_schema"]["schema"]) == ("json_schema", {"type": "array"})
+    chat(url, "hello\n", "--json")
+    assert FakeServer.asked[1]["response_format"] == {"type": "json_object"}
+    chat(url, "hello\n", "--grammar", str(schema))
+    assert FakeServer.asked[2]["grammar"] == '{"type": "array"}'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--temperature", "-1"], "--temperature"),
+        (["--top-p", "0"], "--top-p"),
+        (["--logit-bias", "5"], "as 42=-5; got 5"),
+        (["--json", "--grammar", "FILE"], "give one of --json, --json-schema and --grammar"),
+        (["--json-schema", "FILE"], "is no JSON"),
+    ],
+)
+def test_bad_sampling_options_are_refused_by_name(
+    url: str, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("root ::= [")
+    result = chat(url, "hello\n", *[str(file) if a == "FILE" else a for a in arguments])
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not FakeServer.asked
+
+
 def test_commands_change_what_is_sent(url: str, tmp_path: Path) -> None:
     saved = tmp_path / "talk.json"
     lines = f"one\n/save {saved}\n/reset\n/system Sing.\ntwo\n/load {saved}\nthree\n/quit\nfour\n"

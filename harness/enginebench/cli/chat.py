@@ -18,13 +18,14 @@ import click
 from enginebench.chat_client import ChatClient
 from enginebench.chosen_engine import ChosenEngine, choose_engine
 from enginebench.cli.chat_commands import COMMANDS, run_command
+from enginebench.cli.chat_sampling import sampling_body, sampling_options
 from enginebench.cli.plan_options import engine_options
 from enginebench.conversation import Conversation
 from enginebench.errors import BenchError, EngineError
 from enginebench.plugins import PluginManager
 
 if TYPE_CHECKING:
-    from enginebench.types import Endpoint
+    from enginebench.server import Server
 
 __all__ = ["chat"]
 
@@ -33,8 +34,7 @@ __all__ = ["chat"]
 @click.argument("target", metavar="ENGINE|URL")
 @click.option("--system", metavar="TEXT", help="The system prompt.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer.")
-@click.option("--temperature", type=click.FloatRange(0), help="0 is greedy. [the server's]")
-@click.option("--seed", type=click.IntRange(0), help="The same answers again.")
+@sampling_options
 @engine_options
 @click.pass_context
 def chat(ctx: click.Context, /, **values: Any) -> None:
@@ -46,18 +46,19 @@ def chat(ctx: click.Context, /, **values: Any) -> None:
     bench chat quant
     bench chat http://127.0.0.1:8000
     echo "Why is the sky blue?" | bench chat quant --temperature 0
+    echo "Invent a person" | bench chat quant --json-schema person.json
 
     Ctrl-C stops the answer, /quit or Ctrl-D the program; /help lists the commands.
     """
     chosen = _chosen(ctx.obj, values)
-    asked = {key: values[key] for key in ("max_tokens", "temperature", "seed")}
-    body = {key: value for key, value in asked.items() if value is not None}
+    limit = {} if values["max_tokens"] is None else {"max_tokens": values["max_tokens"]}
+    body = sampling_body(values) | limit
     talk = Conversation(values["system"])
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    with _serving(chosen) as endpoint:
-        failed = _converse(talk, ChatClient(endpoint, body), interactive)
-    if talk.answers:
-        click.echo(talk.summary(), err=True)
+    with _serving(chosen) as server:
+        failed = _converse(talk, ChatClient(server.endpoint, body), interactive, server)
+        if talk.answers:
+            _summarize(talk, server)
     ctx.exit(1 if failed else 0)
 
 
@@ -71,7 +72,7 @@ def _chosen(manager: PluginManager, values: dict[str, Any]) -> ChosenEngine:
 
 
 @contextmanager
-def _serving(chosen: ChosenEngine) -> Iterator[Endpoint]:
+def _serving(chosen: ChosenEngine) -> Iterator[Server]:
     """The engine's server for as long as the context lasts."""
     from enginebench.run_settings import RunSettings
     from enginebench.server import start_server
@@ -90,25 +91,40 @@ def _serving(chosen: ChosenEngine) -> Iterator[Endpoint]:
         except EngineError as error:
             raise EngineError(f"{error}\n{error.log_tail}".rstrip()) from error
         try:
-            yield server.endpoint
+            yield server
         finally:
             server.stop()
 
 
-def _converse(talk: Conversation, client: ChatClient, interactive: bool) -> bool:
+def _converse(talk: Conversation, client: ChatClient, interactive: bool, server: Server) -> bool:
     """Line by line until the input ends or /quit; whether anything failed."""
     failed = False
     for line in _terminal_lines() if interactive else _piped_lines():
         try:
             if line.startswith("/"):
-                if run_command(line, talk) == "quit":
+                outcome = run_command(line, talk)
+                if outcome == "quit":
                     break
+                if outcome == "stats":
+                    _summarize(talk, server)
             else:
                 _answer(line, talk, client, interactive)
         except BenchError as error:
             click.echo(f"error: {error}", err=True)
             failed = True
     return failed and not interactive
+
+
+def _summarize(talk: Conversation, server: Server) -> None:
+    """Tokens and their rate; the memory of the engine, where it is ours."""
+    click.echo(talk.summary(), err=True)
+    if server.process is None:
+        return
+    from enginebench.process_tree import ProcessTree
+
+    memory = ProcessTree(server.process.pid).sample()
+    if memory:
+        click.echo(f"the engine holds {memory['rss_bytes'] / 1e6:.0f} MB of memory", err=True)
 
 
 def _terminal_lines() -> Iterator[str]:

@@ -13,11 +13,13 @@ from enginebench.errors import UnknownNameError, UsageError
 
 __all__ = ["COMMANDS", "run_command"]
 
-Outcome = Literal["quit"] | None
+Outcome = Literal["quit", "stats"] | None
 
 
 def run_command(line: str, talk: Conversation) -> Outcome:
-    """Do what `line` says; "quit" if the conversation is to end. Raises UsageError."""
+    """Do what `line` says; "quit" if the conversation is to end, "stats" if its figures are asked
+    for. Raises UsageError.
+    """
     name, _, argument = line.partition(" ")
     if name not in COMMANDS:
         raise UnknownNameError("command", name, COMMANDS)
@@ -60,9 +62,8 @@ def _load(talk: Conversation, argument: str) -> Outcome:
 
 
 def _stats(talk: Conversation, argument: str) -> Outcome:
-    """how many tokens there were, and how fast"""
-    click.echo(talk.summary(), err=True)
-    return None
+    """how many tokens there were, how fast, and in how much memory"""
+    return "stats"
 
 
 def _quit(talk: Conversation, argument: str) -> Outcome:
