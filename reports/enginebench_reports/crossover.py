@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from enginebench_reports.groups import Group, curve
-from enginebench_reports.interval import FEWEST_PAIRS
+from enginebench_reports.interval import CONFIDENCE, FEWEST_PAIRS
 from enginebench_reports.stats import t_interval
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Crossover", "crossovers"]
 
-CONFIDENCE = 0.95
 Curve = Mapping[float, float]
 """A metric by load."""
 

@@ -1,8 +1,8 @@
 """A confidence interval of the ratio between two arms that were measured in pairs.
 
-The logarithms of the paired ratios are taken to be normal (Student's t), which is what run-to-run
-noise looks like. Knows nothing of engines; comparisons across many metrics and their corrections
-are not made here.
+The logarithms of the paired ratios are taken to be normal (Student's t, see `stats`), which is what
+run-to-run noise looks like. Knows nothing of engines; comparisons across many metrics and their
+corrections are not made here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["FEWEST_PAIRS", "Ratio", "paired_ratio", "t_quantile"]
+from enginebench_reports.stats import log_ratios, ratio, t_interval
+
+__all__ = ["CONFIDENCE", "FEWEST_PAIRS", "Ratio", "paired_ratio"]
 
 FEWEST_PAIRS = 3
 CONFIDENCE = 0.95
@@ -35,32 +37,8 @@ class Ratio:
 
 def paired_ratio(pairs: Sequence[tuple[float, float]]) -> Ratio:
     """The geometric mean of first / second over `pairs` (all positive, at least one)."""
-    logs = [math.log(first / second) for first, second in pairs]
-    mean = math.fsum(logs) / len(logs)
+    logs = log_ratios([(second, first) for first, second in pairs])
     if len(logs) < FEWEST_PAIRS:
-        return Ratio(math.exp(mean))
-    variance = math.fsum((log - mean) ** 2 for log in logs) / (len(logs) - 1)
-    half = t_quantile(len(logs) - 1) * math.sqrt(variance / len(logs))
-    return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
-
-
-def t_quantile(degrees: int) -> float:
-    """The t beyond which, on both sides, 5% of Student's distribution lies."""
-    low, high = 0.0, 1e3
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _inside(middle, degrees) < CONFIDENCE else (low, middle)
-    return (low + high) / 2
-
-
-def _inside(t: float, degrees: int) -> float:
-    """P(|T| <= t) for whole degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
-    angle = math.atan(t / math.sqrt(degrees))
-    cos, sin = math.cos(angle), math.sin(angle)
-    odd = degrees % 2 == 1
-    term = cos if odd else 1.0
-    total = 0.0 if degrees == 1 else term
-    for k in range(3 if odd else 2, degrees - 1, 2):
-        term *= cos * cos * (k - 1) / k
-        total += term
-    return 2 / math.pi * (angle + sin * total) if odd else sin * total
+        return Ratio(ratio(logs))
+    low, high = t_interval(logs, CONFIDENCE)
+    return Ratio(ratio(logs), math.exp(low), math.exp(high))
