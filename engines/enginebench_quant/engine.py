@@ -7,6 +7,7 @@ in one pass: so an abort never waits long.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from enginebench_openai.protocol import (
     TokenLogprob,
     TokenOutput,
 )
+from enginebench_quant.cache_file import CacheRows, restore_cache, save_cache
 from enginebench_quant.drafts import Drafter
 from enginebench_quant.options import SAMPLERS
 from enginebench_quant.sampler import Sampler, token_logprob, wanted_stages
@@ -35,6 +37,9 @@ Logits = NDArray[np.float32]
 
 class Runner(Protocol):
     """What the engine needs of a model: `QuantModel`, or a stand-in in tests."""
+
+    @property
+    def cache(self) -> CacheRows: ...
 
     def forward(
         self, tokens: Sequence[int], position: int, *, want_logits: bool = True
@@ -59,8 +64,11 @@ class QuantEngine:
         samplers: Sequence[str] = SAMPLERS,
         grammars: Grammars | None = None,
         drafter: Drafter | None = None,
+        cache_mark: str = "",
     ) -> None:
         self.context_length = context
+        self.slots = 1
+        self._cache_mark = cache_mark
         self.slots = 1
         self.features = frozenset(Feature) - ({Feature.GRAMMAR} if grammars is None else set())
         self._runner, self._grammars, self._drafter = runner, grammars, drafter
@@ -114,6 +122,18 @@ class QuantEngine:
         self._runner.close()
         if self._drafter is not None:
             self._drafter.close()
+
+    def save_cache(self, path: Path) -> int:
+        """See `CacheFiles`."""
+        save_cache(path, self._slot.in_cache, self._runner.cache, self._cache_mark)
+        return len(self._slot.in_cache)
+
+    def restore_cache(self, path: Path) -> int:
+        """See `CacheFiles`."""
+        cache, context = self._runner.cache, self.context_length
+        tokens = restore_cache(path, cache, self._cache_mark, context=context)
+        self._slot.replace_cached(tokens)
+        return len(tokens)
 
     def _begin(self) -> ServedSequence:
         current = self._slot.begin()

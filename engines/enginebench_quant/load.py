@@ -9,6 +9,7 @@ from enginebench.errors import ModelError, UsageError
 from enginebench_models import Model, open_model
 from enginebench_models.cache import cache_folder
 from enginebench_openai.grammar import Grammars
+from enginebench_quant.cache_file import fingerprint
 from enginebench_quant.drafts import Drafter, ModelDrafter, NgramDrafter
 from enginebench_quant.engine import QuantEngine
 from enginebench_quant.kernels.features import CpuLevel, choose_level
@@ -40,6 +41,7 @@ def load_engine(model: Model, options: QuantOptions, *, log: Callable[[str], Non
         samplers=options.samplers,
         grammars=Grammars(model.tokenizer, model.config.vocab_size),
         drafter=drafter,
+        cache_mark=fingerprint(model, "f16"),
     )
 
 

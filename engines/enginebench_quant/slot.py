@@ -92,6 +92,10 @@ class Slot:
         """The cache holds these as well, behind the others."""
         self.in_cache += tokens
 
+    def replace_cached(self, tokens: Sequence[int]) -> None:
+        """The cache holds these now, and nothing else."""
+        self.in_cache = list(tokens)
+
     def keep(self, count: int) -> None:
         """Forget all that the cache holds from position `count` on."""
         del self.in_cache[count:]

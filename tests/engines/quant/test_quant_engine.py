@@ -22,8 +22,10 @@ VOCABULARY = 50
 class CountingRunner:
     """Says token + 1 after each token, and checks that positions are written in order."""
 
+    cache: Any
+
     def __init__(self) -> None:
-        self.cache: list[int] = []
+        self.cache = []
         self.calls: list[tuple[int, int]] = []
         self.is_closed = False
 
