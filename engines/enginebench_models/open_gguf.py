@@ -15,6 +15,7 @@ from enginebench_models.gguf import GGUFValue, read_gguf
 from enginebench_models.merged import separated
 from enginebench_models.model import Model, check_weights
 from enginebench_models.ordinary import ordinary_range
+from enginebench_models.shape import model_shape
 from enginebench_models.token_table import TokenTable
 from enginebench_models.tokenizer_gguf import read_token_table, tokenizer_from_gguf
 from enginebench_models.weights import Tensor, Weights
@@ -48,6 +49,7 @@ def open_gguf(path: Path, name: str) -> Model:
         size_bytes=file.size_bytes,
         precision=weights.main_type.name.lower(),
         weight_types=weights.matrix_types,
+        shape=model_shape(config, weights),
     )
     template = chat_template_from_gguf(file.metadata, table)
     make_tokenizer = partial(tokenizer_from_gguf, file.metadata, str(path))

@@ -11,6 +11,7 @@ from enginebench_models.config_hf import HFConfig, config_from_hf, read_hf_confi
 from enginebench_models.hf_weights import hf_weights
 from enginebench_models.model import Model
 from enginebench_models.ordinary import ordinary_range
+from enginebench_models.shape import model_shape
 from enginebench_models.tokenizer_hf import (
     chat_template_from_hf,
     read_tokenizer_files,
@@ -42,6 +43,7 @@ def open_hf(folder: Path, name: str) -> Model:
         size_bytes=weights.size_bytes,
         precision=weights.main_type.name.lower(),
         weight_types=weights.matrix_types,
+        shape=model_shape(config, weights),
     )
     make_tokenizer = partial(tokenizer_from_hf, files, _end_ids(hf_config))
     return Model(info, config, weights, chat_template_from_hf(files), make_tokenizer)

@@ -22,6 +22,7 @@ from enginebench_models.open_gguf import chat_template_from_gguf
 from enginebench_models.ordinary import ordinary_range
 from enginebench_models.quantizers import quantize
 from enginebench_models.random_blocks import random_rows
+from enginebench_models.shape import model_shape
 from enginebench_models.synthetic_shapes import SHAPES
 from enginebench_models.synthetic_vocabulary import vocabulary_metadata
 from enginebench_models.tensor_shapes import expected_shapes
@@ -62,6 +63,7 @@ def open_synthetic(name: str) -> Model:
         size_bytes=weights.size_bytes,
         precision=precision,
         weight_types=weights.matrix_types,
+        shape=model_shape(config, weights),
     )
     template = chat_template_from_gguf(metadata, table)
     return Model(info, config, weights, template, partial(tokenizer_from_gguf, metadata, name))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from collections.abc import Sequence
 
 from enginebench import __version__, hookimpl
 from enginebench.types import (
     Availability,
+    Calibrator,
     Engine,
     EngineSpec,
     Hardware,
@@ -20,7 +22,7 @@ from enginebench.types import (
 from enginebench_openai import server_launch
 from enginebench_paged.options import COMPUTES_IN, OPTIONS
 
-__all__ = ["Paged", "enginebench_engines"]
+__all__ = ["Paged", "enginebench_calibrators", "enginebench_engines"]
 
 
 class Paged:
@@ -70,6 +72,15 @@ def _undecodable(precision: str) -> str | None:
     if precision.upper() in known:
         return None
     return f"paged cannot decode {precision} weights (it can: {', '.join(known)})"
+
+
+@hookimpl
+def enginebench_calibrators() -> Sequence[Calibrator]:
+    """What torch's own kernels reach, on a GPU or a CPU."""
+    if importlib.util.find_spec("torch") is None:
+        return []
+    argv = (sys.executable, "-m", "enginebench_paged.calibrate")
+    return [Calibrator("torch", argv, measures_gpus=True)]
 
 
 @hookimpl

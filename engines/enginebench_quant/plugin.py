@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Sequence
 
 import click
@@ -10,6 +11,7 @@ import click
 from enginebench import __version__, hookimpl
 from enginebench.types import (
     Availability,
+    Calibrator,
     Engine,
     EngineSpec,
     Hardware,
@@ -22,7 +24,7 @@ from enginebench_openai import server_launch
 from enginebench_quant.cli_perplexity import perplexity_command
 from enginebench_quant.options import OPTIONS
 
-__all__ = ["Quant", "enginebench_commands", "enginebench_engines"]
+__all__ = ["Quant", "enginebench_calibrators", "enginebench_commands", "enginebench_engines"]
 
 WHOLE_TYPES = ("f32", "f16", "bf16")
 LEGACY_TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
@@ -80,6 +82,14 @@ class Quant:
 def enginebench_engines() -> Sequence[Engine]:
     """The engine of this package."""
     return [Quant()]
+
+
+@hookimpl
+def enginebench_calibrators() -> Sequence[Calibrator]:
+    """What a CPU can do, by loops compiled for it."""
+    if importlib.util.find_spec("numba") is None:
+        return []
+    return [Calibrator("numba", (sys.executable, "-m", "enginebench_quant.calibrate"))]
 
 
 @hookimpl

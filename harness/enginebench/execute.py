@@ -16,7 +16,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from enginebench import plugins
+from enginebench.ceilings import kept_ceilings
 from enginebench.cell_run import Bench, measure
 from enginebench.errors import UnknownNameError, UsageError
 from enginebench.hardware import Capacity, this_capacity
@@ -61,7 +64,7 @@ def run_plan(
         plan,
         command=command,
         settings=settings,
-        machine=fingerprint(),
+        machine=_machine(plan),
         versions=package_versions(),
         revision=revision(),
     )
@@ -84,6 +87,15 @@ def resume(
     bench = _bench(run.plan, listener, run.head.settings, manager)
     _check_unchanged(run)
     return _run_cells(run, run.unsealed(or_failed=retry_failed), bench)
+
+
+def _machine(plan: Plan) -> dict[str, Any]:
+    """This machine, with the ceilings of what the plan uses where `bench calibrate` measured them."""
+    machine = fingerprint()
+    entries = {cell.spec.hardware for cell in plan.cells}
+    kept = {str(entry): kept_ceilings(machine, entry) for entry in sorted(entries, key=str)}
+    ceilings = {entry: msgspec.to_builtins(found) for entry, found in kept.items() if found}
+    return {**machine, "ceilings": ceilings}
 
 
 def _run_cells(run: RunFolder, cells: Sequence[Cell], bench: Bench) -> RunOutcome:

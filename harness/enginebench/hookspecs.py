@@ -20,7 +20,7 @@ import pluggy
 
 from enginebench.gate import Gate
 from enginebench.results import CellResult
-from enginebench.types import Engine, Flag, Metric, ModelInfo, Report, Workload
+from enginebench.types import Calibrator, Engine, Flag, Metric, ModelInfo, Report, Workload
 
 if TYPE_CHECKING:
     import click
@@ -69,6 +69,12 @@ def enginebench_resolve_model(name: str) -> ModelInfo | None:
     None passes to the next plugin. Raises ModelError for a model it knows but cannot use (not
     pulled yet, corrupt file). Must read headers only, never weights.
     """
+    raise NotImplementedError
+
+
+@hookspec
+def enginebench_calibrators() -> Sequence[Calibrator]:
+    """What measures ceilings for `bench calibrate`; only those that can run here."""
     raise NotImplementedError
 
 

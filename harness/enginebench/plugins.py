@@ -22,7 +22,7 @@ from enginebench import hookspecs
 from enginebench.errors import ModelError, UsageError
 from enginebench.gate import Gate
 from enginebench.results import CellResult
-from enginebench.types import Engine, Flag, Metric, ModelInfo, Report, Workload
+from enginebench.types import Calibrator, Engine, Flag, Metric, ModelInfo, Report, Workload
 
 if TYPE_CHECKING:
     import click
@@ -32,6 +32,7 @@ __all__ = [
     "Origin",
     "PluginManager",
     "Provided",
+    "calibrators",
     "commands",
     "driver_command",
     "engines",
@@ -186,6 +187,12 @@ def reports(manager: PluginManager | None = None) -> dict[str, Report]:
 def commands(manager: PluginManager | None = None) -> dict[str, click.Command]:
     """Commands by name."""
     return {name: item.thing for name, item in provided_commands(manager).items()}
+
+
+def calibrators(manager: PluginManager | None = None) -> list[Calibrator]:
+    """Everything that measures ceilings, by name."""
+    found = _by_name("calibrator", "enginebench_calibrators", Calibrator, manager)
+    return [item.thing for item in found.values()]
 
 
 def metrics(manager: PluginManager | None = None) -> list[Metric]:

@@ -20,6 +20,7 @@ __all__ = [
     "API_KEY_VARIABLE",
     "Availability",
     "Budget",
+    "Calibrator",
     "Cell",
     "Endpoint",
     "Engine",
@@ -32,6 +33,7 @@ __all__ = [
     "Metric",
     "MetricInfo",
     "ModelInfo",
+    "ModelShape",
     "NullEngine",
     "Numerics",
     "Option",
@@ -81,6 +83,22 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What computing one token takes. `token_weights` numbers are multiplied with it, which lie in
+    `token_bytes` of the model's file; `head_weights` of them only where a next token is asked for.
+
+    Of each token before it, `kv_values` numbers are read, and as many as `attention_values` are
+    multiplied twice.
+    """
+
+    token_weights: int
+    token_bytes: int
+    head_weights: int
+    kv_values: int
+    attention_values: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What is known about a model before any engine loads it.
 
@@ -104,6 +122,7 @@ class ModelInfo:
     size_bytes: int | None = None
     precision: str | None = None
     weight_types: tuple[str, ...] = ()
+    shape: ModelShape | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +388,17 @@ class TellsNumerics(Protocol):
     def numerics(self, spec: EngineSpec, model: ModelInfo, log: str) -> Numerics:
         """Cheap. `log` is what its server has printed by the time it is ready."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrator:
+    """A command that measures what a machine can do at most; `enginebench.ceilings` says what it
+    prints. It is started as engines are: pinned to its cores, seeing its GPUs only.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    measures_gpus: bool = False
 
 
 # ---------------------------------------------------------------- workloads, metrics, reports

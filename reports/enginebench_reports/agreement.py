@@ -18,7 +18,7 @@ from enginebench.answers import Answer
 from enginebench.results import CellResult
 from enginebench.types import Cell, MetricInfo, Numerics
 
-__all__ = ["COLUMNS", "Reference", "agreement", "reference_of"]
+__all__ = ["COLUMNS", "Reference", "agreement", "reference_of", "type_bits"]
 
 NEAR_TIE_NATS = 0.1
 """Where the reference gives both tokens logprobs this close, either is right."""
@@ -138,10 +138,10 @@ def _asked(
 
 
 def _rank(numerics: Numerics) -> tuple[bool, int, int]:
-    return numerics.is_reference, _bits(numerics.weights), _bits(numerics.compute)
+    return numerics.is_reference, type_bits(numerics.weights), type_bits(numerics.compute)
 
 
-def _bits(type_name: str | None) -> int:
+def type_bits(type_name: str | None) -> int:
     """32 of `f32`, 4 of `q4_k`; 0 of what is unknown."""
     found = re.search(r"\d+", type_name or "")
     return int(found[0]) if found else 0

@@ -1,7 +1,7 @@
 """The built-in metric: every figure that a cell's raw facts yield, in one pass over its records.
 
 The figures themselves stand in `latency`, `throughput`, `goodput`, `outcome`, `resources` and
-`agreement`.
+`agreement`, `roofline`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 
 from enginebench.results import CellResult
 from enginebench.types import MetricInfo
-from enginebench_reports import agreement, goodput, latency, outcome, resources, throughput
+from enginebench_reports import (
+    agreement,
+    goodput,
+    latency,
+    outcome,
+    resources,
+    roofline,
+    throughput,
+)
 from enginebench_reports.measured import Measured
 
 __all__ = ["COLUMNS", "serving_figures"]
@@ -22,6 +30,7 @@ COLUMNS: Sequence[MetricInfo] = (
     *outcome.COLUMNS,
     *resources.COLUMNS,
     *agreement.COLUMNS,
+    *roofline.COLUMNS,
 )
 
 
@@ -31,11 +40,13 @@ def serving_figures(cell: CellResult) -> Mapping[str, float | None]:
     window = throughput.Window.of(cell.status, measured)
     rates = throughput.throughput(measured, window)
     tokens = (rates["output_tokens_per_s"] or 0.0) * window.length_s if window else 0.0
+    latencies = latency.latency(measured)
     return {
         **rates,
-        **latency.latency(measured),
+        **latencies,
         **goodput.goodput(measured, window, cell.run.slo),
         **outcome.outcome(measured, cell.status),
         **resources.resources(cell.telemetry, window, tokens),
         **agreement.agreement(cell),
+        **roofline.roofline(cell, measured, latencies),
     }

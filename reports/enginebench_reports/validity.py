@@ -16,6 +16,7 @@ from enginebench_reports.agreement import reference_of
 from enginebench_reports.latency import Gaps
 from enginebench_reports.measured import Measured, phase
 from enginebench_reports.percentiles import printed_from
+from enginebench_reports.roofline import ceilings_of
 
 __all__ = ["Flag", "flags"]
 
@@ -32,6 +33,7 @@ SHORT_WINDOW_SHARE = 1 / 3
 BROKEN_AGREEMENT = 0.5
 GOOD_AGREEMENT = 0.8
 UNANSWERED_SHARE = 0.4
+UNCERTAIN_CEILING = 0.1
 
 Figures = Mapping[str, float | None]
 
@@ -52,6 +54,7 @@ def flags(cell: CellResult, figures: Figures) -> Sequence[Flag]:
         *_token_counts(cell),
         *_answers_differ(cell, figures),
         *_answers_failed(cell),
+        *_above_ceiling(cell, figures),
     ]
     return sorted(found, key=lambda flag: flag.level == "caution")
 
@@ -250,6 +253,24 @@ def _answers_differ(cell: CellResult, figures: Figures) -> Iterator[Flag]:
         yield Flag("invalid", "answers_differ", f"{said}: it does not compute the same model")
     elif share < GOOD_AGREEMENT:
         yield Flag("caution", "answers_deviate", f"{said}: look at the precision of both")
+
+
+def _above_ceiling(cell: CellResult, figures: Figures) -> Iterator[Flag]:
+    """Nothing is faster than its machine, up to what the machine's ceilings are uncertain by."""
+    ceilings = ceilings_of(cell)
+    if ceilings is None:
+        return
+    bound = 1 + min(ceilings.spread, UNCERTAIN_CEILING)
+    for name, what in (("tpot_floor_share", "TPOT"), ("prefill_floor_share", "TTFT")):
+        share = figures.get(name) or 0.0
+        if share > bound:
+            yield Flag(
+                "invalid",
+                "above_ceiling",
+                f"its {what} is {share:.0%} of what this machine can do: the measurement is wrong, "
+                "the engine did not do the work (tokens guessed ahead?), or the ceilings are from "
+                "a busy moment (`bench calibrate` measures them again)",
+            )
 
 
 def _answers_failed(cell: CellResult) -> Iterator[Flag]:

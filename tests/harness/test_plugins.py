@@ -18,7 +18,7 @@ from enginebench.errors import ModelError, UsageError
 from enginebench.hookspecs import hookimpl
 from enginebench.plugins import PluginManager, plugin_manager
 from enginebench.results import CellResult
-from enginebench.types import Availability, Flag, Metric, MetricInfo, ModelInfo
+from enginebench.types import Availability, Calibrator, Flag, Metric, MetricInfo, ModelInfo
 
 
 class FakeEngine:
@@ -76,6 +76,10 @@ class FakePlugin:
         return [Flag("caution", self.name, "it is new")]
 
     @hookimpl
+    def enginebench_calibrators(self) -> list[Calibrator]:
+        return [Calibrator(self.name, ("true",))]
+
+    @hookimpl
     def enginebench_reports(self) -> list[object]:
         return [SimpleNamespace(name=self.name, summary="", render=lambda results, folder: [])]
 
@@ -113,6 +117,7 @@ def test_every_hook_is_reached() -> None:
     assert plugins.commands(manager)["nova"].name == "nova"
     assert "nova" in [c.name for metric in plugins.metrics(manager) for c in metric.columns]
     assert plugins.resolve_model("nova-model", manager).format == "remote"
+    assert "nova" in [each.name for each in plugins.calibrators(manager)]
     alone = PluginManager()
     add(alone, FakePlugin("nova"))
     assert [flag.name for flag in plugins.flags(cast(CellResult, None), {}, alone)] == ["nova"]

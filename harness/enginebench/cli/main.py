@@ -20,6 +20,7 @@ __all__ = ["BenchGroup", "main"]
 OWN_COMMANDS = {
     "run": "enginebench.cli.run",
     "report": "enginebench.cli.report",
+    "calibrate": "enginebench.cli.calibrate",
     "check": "enginebench.cli.check",
     "engines": "enginebench.cli.listings",
     "workloads": "enginebench.cli.listings",

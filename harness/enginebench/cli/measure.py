@@ -89,6 +89,7 @@ def _sum_up(folder: Path, manager: PluginManager, with_report: bool) -> None:
     doubts = _flags(results, manager)
     output_console().print(result_table(results, doubts))
     _print_doubts(doubts)
+    _print_hint(results)
     if with_report:
         for path in render_reports(results, default_formats(manager), folder / "report"):
             click.echo(f"report: {path}")
@@ -112,6 +113,11 @@ def _print_doubts(doubts: Mapping[str, Sequence[Flag]]) -> None:
     for cell, flags in doubts.items():
         for flag in flags:
             click.echo(f"{flag.level}: {cell}: {flag.reason}", err=True)
+
+
+def _print_hint(results: ResultSet) -> None:
+    if not any(run.machine.get("ceilings") for run in results.runs):
+        click.echo("`bench calibrate`, once: later runs then tell how near the limit they are", err=True)
 
 
 def _print_failures(results: ResultSet) -> None:
