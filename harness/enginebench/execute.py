@@ -90,7 +90,7 @@ def resume(
 
 
 def _machine(plan: Plan) -> dict[str, Any]:
-    """This machine, with the ceilings of what the plan uses where `bench calibrate` measured them."""
+    """This machine, with the ceilings that `bench calibrate` measured of what the plan uses."""
     machine = fingerprint()
     entries = {cell.spec.hardware for cell in plan.cells}
     kept = {str(entry): kept_ceilings(machine, entry) for entry in sorted(entries, key=str)}

@@ -94,6 +94,9 @@ OPTION_KEYS = (
     "repeats",
     "seed",
     "reuse_servers",
+    "unchecked",
+    "reference",
+    "price",
     "stall_timeout",
     "set",
     "name",
@@ -159,6 +162,9 @@ def _run_settings(read: _Reader) -> RunSettings:
         reuse_servers=read.one("reuse_servers", _truth, default.reuse_servers),
         stall_timeout_s=read.one("stall_timeout", _seconds, default.stall_timeout_s),
         slo=read.whole("slo", Slo.parse),
+        check_answers=not read.one("unchecked", _truth, False),
+        reference=read.one("reference", _text, None),
+        price_per_hour=read.one("price", _price, None),
     )
 
 
@@ -239,6 +245,16 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise ValueError("must be a number of seconds above 0, as in 10 or 2.5")
     return seconds
+
+
+def _price(text: str) -> float:
+    try:
+        price = float(text.removesuffix("/h"))
+    except ValueError:
+        price = 0.0
+    if not 0 < price < math.inf:
+        raise ValueError("must be what the machine costs an hour, as in 2.5 or 2.5/h")
+    return price
 
 
 def _rate(text: str) -> float | RateMultiple:

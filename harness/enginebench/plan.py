@@ -135,7 +135,21 @@ def build_plan(
     name = options.name or "-".join(_safe(model) for model in models)[:60]
     null = tuple(sorted(n for n, engine in ready.items() if isinstance(engine, NullEngine)))
     plan = Plan(name, options.seed, cells, models, null)
+    _check_reference(options.run_settings, cells)
     return Planned(plan, tuple(left_out), options.run_settings)
+
+
+def _check_reference(settings: RunSettings, cells: Sequence[Cell]) -> None:
+    """The engine whose answers are held to be right must be one that answers."""
+    if settings.reference is None:
+        return
+    if not settings.check_answers:
+        raise UsageError("--reference names whose answers are right, --unchecked asks nobody")
+    taking_part = {cell.spec.engine for cell in cells}
+    if settings.reference not in taking_part:
+        raise UnknownNameError(
+            "reference", settings.reference, taking_part, fix="It must be one of --engines"
+        )
 
 
 def why_not(engine: Engine, settings: Sequence[Setting] = ()) -> LeftOut | None:

@@ -51,6 +51,8 @@ _FIGURES: tuple[tuple[str, str, Format], ...] = (
     ("requests_per_s", "req/s", _figure),
     ("requests_failed", "errors", _count),
     ("answer_agreement_share", "answers agree", _percent),
+    ("energy_j_per_token", "J/token", _figure),
+    ("cost_per_million_tokens", "cost/M tokens", _figure),
     ("tpot_floor_share", "of TPOT limit", _percent),
     ("peak_rss_bytes", "peak RSS MB", _megabytes),
     ("peak_gpu_memory_bytes", "peak GPU MB", _megabytes),

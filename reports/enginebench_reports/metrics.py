@@ -1,7 +1,7 @@
 """The built-in metric: every figure that a cell's raw facts yield, in one pass over its records.
 
-The figures themselves stand in `latency`, `throughput`, `goodput`, `outcome`, `resources` and
-`agreement`, `roofline`.
+The figures themselves stand in `latency`, `throughput`, `goodput`, `outcome`, `resources`,
+`agreement`, `roofline` and `cost`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from enginebench.results import CellResult
 from enginebench.types import MetricInfo
 from enginebench_reports import (
     agreement,
+    cost,
     goodput,
     latency,
     outcome,
@@ -30,6 +31,7 @@ COLUMNS: Sequence[MetricInfo] = (
     *outcome.COLUMNS,
     *resources.COLUMNS,
     *agreement.COLUMNS,
+    *cost.COLUMNS,
     *roofline.COLUMNS,
 )
 
@@ -48,5 +50,6 @@ def serving_figures(cell: CellResult) -> Mapping[str, float | None]:
         **outcome.outcome(measured, cell.status),
         **resources.resources(cell.telemetry, window, tokens),
         **agreement.agreement(cell),
+        **cost.cost(rates["output_tokens_per_s"], cell.run.settings.price_per_hour),
         **roofline.roofline(cell, measured, latencies),
     }

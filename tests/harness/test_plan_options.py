@@ -32,6 +32,9 @@ repeats = 3
 seed = 7
 name = "blocks"
 reuse_servers = true
+unchecked = false
+reference = "paged"
+price = 2.5
 slo = "ttft=500ms,tpot=50ms"
 route = "chat"
 stall_timeout = 30
@@ -72,6 +75,9 @@ def test_file_and_command_line_say_the_same(tmp_path: Path) -> None:
         "seed": ["7"],
         "name": ["blocks"],
         "reuse_servers": ["true"],
+        "unchecked": ["false"],
+        "reference": ["paged"],
+        "price": ["2.5"],
         "slo": ["ttft=500ms,tpot=50ms"],
         "route": ["chat"],
         "stall_timeout": ["30"],
@@ -155,6 +161,9 @@ def test_lengths_are_options_of_the_workload() -> None:
         ({"set": ["paged.x"]}, r"write ENGINE.OPTION=VALUE"),
         ({"set": ["paged.x=1", "paged.x=2"]}, r"paged.x is set twice, to 1 and 2"),
         ({"input_tokens": ["8"], "set": ["fixed.input_tokens=9"]}, r"set twice"),
+        ({"price": ["-1"]}, r"--price '-1': must be what the machine costs an hour"),
+        ({"price": ["cheap"]}, r"--price 'cheap': must be what the machine costs an hour"),
+        ({"unchecked": ["perhaps"]}, r"--unchecked 'perhaps': must be true or false"),
         ({"reuse_servers": ["perhaps"]}, r"--reuse-servers 'perhaps': must be true or false"),
     ],
 )

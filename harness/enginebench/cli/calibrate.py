@@ -22,8 +22,8 @@ def calibrate(manager: PluginManager, hardware: str | None) -> None:
     bench calibrate
     bench calibrate --hardware cpu:1,cpu:2
 
-    Takes some ten seconds of an otherwise idle machine. `bench run` stores the result with each Run,
-    and reports say how near to it each cell came. Run it again when the machine has changed.
+    Takes half a minute of an otherwise idle machine. `bench run` stores the result with each Run,
+    reports say how near to it each cell came. Run it again when the machine has changed.
     """
     from enginebench import plugins
     from enginebench.calibrating import calibrate as measure

@@ -117,7 +117,7 @@ def _print_doubts(doubts: Mapping[str, Sequence[Flag]]) -> None:
 
 def _print_hint(results: ResultSet) -> None:
     if not any(run.machine.get("ceilings") for run in results.runs):
-        click.echo("`bench calibrate`, once: later runs then tell how near the limit they are", err=True)
+        click.echo("`bench calibrate` once, and later runs tell how near their limit they are")
 
 
 def _print_failures(results: ResultSet) -> None:

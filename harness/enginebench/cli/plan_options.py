@@ -66,6 +66,13 @@ _HELP = {
         "SECONDS",
         "A cell fails when its engine produces no token for so long. [180]",
     ),
+    "unchecked": (None, "Ask no questions that check each engine's answers before its load."),
+    "reference": (
+        "ENGINE",
+        "Whose answers the others are held against. [transformers if it takes part, else the "
+        "engine of the highest precision]",
+    ),
+    "price": ("AMOUNT", "What this machine costs an hour: reports tell the cost of tokens."),
     "set": ("TARGET.OPTION=V,...", "An option of an engine or workload; several values: a sweep."),
     "name": ("NAME", "Ends the name of the Run folder. [the models]"),
     "url": (
