@@ -7,7 +7,7 @@ first token gets a proper error instead of a broken stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.requests import Request
@@ -18,7 +18,7 @@ from enginebench_openai.errors import ApiError
 from enginebench_openai.flight import Flight
 from enginebench_openai.front import Front
 from enginebench_openai.generation import Generation
-from enginebench_openai.sse import AnswerShape, EventWriter, answer_bytes, error_event
+from enginebench_openai.sse import EventWriter, error_event
 
 __all__ = ["EventStream", "whole_answer"]
 
@@ -34,16 +34,24 @@ _STREAM_START = {
 
 
 async def whole_answer(
-    request: Request, front: Front, flight: Flight, shape: AnswerShape, model: str
+    request: Request,
+    front: Front,
+    flight: Flight,
+    write: Callable[[Sequence[Generation], Sequence[Generation]], bytes],
+    pick: Callable[[Sequence[Generation]], Sequence[Generation]] | None = None,
 ) -> Response:
-    """Wait for all generations. An empty answer if the client has gone: nobody reads it."""
+    """Wait for all generations, then `write` those that `pick` keeps, and the usage of all.
+
+    An empty answer if the client has gone: nobody reads it.
+    """
     async with _in_flight(front, flight, request.receive):
         await flight.news()
     if flight.abandoned and flight.unfinished:
         return Response(status_code=499)
     if flight.failure is not None:
         raise _failure(flight.failure)
-    return Response(answer_bytes(shape, model, flight.generations), media_type="application/json")
+    made = flight.generations
+    return Response(write(pick(made) if pick else made, made), media_type="application/json")
 
 
 class EventStream:

@@ -18,6 +18,7 @@ from enginebench_openai import status
 from enginebench_openai.access import Access
 from enginebench_openai.chat import chat_completions
 from enginebench_openai.completions import completions
+from enginebench_openai.embeddings import embeddings
 from enginebench_openai.errors import ApiError, error_response
 from enginebench_openai.gateway import Gateway
 from enginebench_openai.metrics import ServerMetrics
@@ -41,6 +42,7 @@ def build_app(models: ServedModels, *, access: Access) -> Starlette:
         routes=[
             post("/v1/completions", completions),
             post("/v1/chat/completions", chat_completions),
+            post("/v1/embeddings", embeddings),
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
             post("/tokenize", tokenize, generates=False),

@@ -15,13 +15,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from functools import cache
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
 from enginebench_openai.errors import ApiError
+from enginebench_openai.tool_bodies import MessageToolCall, NamedTool, Tool
 
-__all__ = ["ChatBody", "ChatMessage", "CompletionBody", "GenerationBody", "StreamOptions", "decode"]
+__all__ = [
+    "ChatBody",
+    "ChatMessage",
+    "CompletionBody",
+    "GenerationBody",
+    "StreamOptions",
+    "StructuredOutputs",
+    "decode",
+]
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -33,6 +43,16 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
     include_obfuscation: bool | None = None
+
+
+class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What the output must match, by exactly one of these."""
+
+    json: str | dict[str, Any] | None = None
+    json_object: bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
 
 
 class GenerationBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -50,13 +70,30 @@ class GenerationBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     seed: int | None = None
     stop: str | list[str] | None = None
     ignore_eos: bool | None = None
+    min_tokens: int | None = None
+    n: int | None = None
+    logit_bias: dict[str, float] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     priority: int | None = None
+    response_format: dict[str, Any] | None = None
+    structured_outputs: StructuredOutputs | None = None
+    grammar: str | None = None
+    prompt_logprobs: int | None = None
 
-    n: Any = None
-    logit_bias: Any = None
-    logprobs: Any = None
+    typical_p: float | None = None
+    dynatemp_range: float | None = None
+    dynatemp_exponent: float | None = None
+    xtc_probability: float | None = None
+    xtc_threshold: float | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None
+    dry_allowed_length: int | None = None
+    dry_penalty_last_n: int | None = None
+    dry_sequence_breakers: list[str] | None = None
+    mirostat: int | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
 
     user: str | None = None
     metadata: dict[str, Any] | None = None
@@ -70,8 +107,9 @@ class CompletionBody(GenerationBody, forbid_unknown_fields=True, frozen=True, kw
     """/v1/completions. Lists are all strings, all token ids, or all lists of token ids."""
 
     prompt: str | list[str | int | list[int]]
-    best_of: Any = None
-    echo: Any = None
+    best_of: int | None = None
+    echo: bool | None = None
+    logprobs: int | None = None
     suffix: Any = None
 
 
@@ -81,11 +119,13 @@ class ChatMessage(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     role: str
     content: str | list[dict[str, Any]] | None = None
     name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[MessageToolCall] | None = None
+    reasoning_content: str | None = None
     audio: Any = None
     function_call: Any = None
     refusal: Any = None
-    tool_call_id: Any = None
-    tool_calls: Any = None
+    annotations: Any = None
 
 
 class ChatBody(GenerationBody, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -93,46 +133,37 @@ class ChatBody(GenerationBody, forbid_unknown_fields=True, frozen=True, kw_only=
 
     messages: list[ChatMessage]
     max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     audio: Any = None
     function_call: Any = None
     functions: Any = None
     modalities: Any = None
-    parallel_tool_calls: Any = None
     prediction: Any = None
     reasoning_effort: Any = None
-    response_format: Any = None
-    tool_choice: Any = None
-    tools: Any = None
-    top_logprobs: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 
 
 # Values that switch an unsupported feature off; null always does.
 NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
+    "annotations": ([],),
     "audio": (),
-    "best_of": (1,),
-    "echo": (False,),
+    "dimensions": (),
     "function_call": ("none",),
     "functions": ([],),
     "include_obfuscation": (False,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
     "modalities": (["text"],),
-    "n": (1,),
-    "parallel_tool_calls": (True, False),
     "prediction": (),
     "reasoning_effort": (),
     "refusal": (),
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "suffix": ("",),
-    "tool_call_id": (),
-    "tool_calls": ([],),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_logprobs": (),
     "verbosity": (),
     "web_search_options": (),
 }
@@ -173,17 +204,20 @@ def _invalid(message: str) -> ApiError:
 
 
 def _refuse_unsupported(body: msgspec.Struct, path: str) -> None:
-    for field in body.__struct_fields__:
+    for field in _neutral_fields(type(body)):
         value = getattr(body, field)
-        if value is None:
-            continue
-        if field in NEUTRAL:
+        if value is not None:
             _require_neutral(f"{path}{field}", value, NEUTRAL[field])
-        elif isinstance(value, msgspec.Struct):
-            _refuse_unsupported(value, f"{path}{field}.")
-        elif field == "messages":
-            for index, message in enumerate(value):
-                _refuse_unsupported(message, f"messages[{index}].")
+    if isinstance(body, GenerationBody) and body.stream_options is not None:
+        _refuse_unsupported(body.stream_options, "stream_options.")
+    if isinstance(body, ChatBody):
+        for index, message in enumerate(body.messages):
+            _refuse_unsupported(message, f"messages[{index}].")
+
+
+@cache
+def _neutral_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(field for field in kind.__struct_fields__ if field in NEUTRAL)
 
 
 def _require_neutral(param: str, value: Any, allowed: tuple[Any, ...]) -> None:

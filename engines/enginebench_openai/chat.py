@@ -1,33 +1,31 @@
-"""/v1/chat/completions: a conversation, written out by the model's own chat template.
-
-The role "developer" is handed to the template as "system", whose successor it is; roles of tools
-are refused, since tools are not supported.
-"""
+"""/v1/chat/completions: a conversation, written out by the model's own chat template."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from enginebench_openai.bodies import ChatBody, ChatMessage, decode
+from enginebench_openai.bodies import ChatBody, decode
+from enginebench_openai.chat_messages import template_messages
+from enginebench_openai.chat_reading import ChatReader
 from enginebench_openai.errors import ApiError
 from enginebench_openai.generate import Asked, generate
+from enginebench_openai.params import MAX_LOGPROBS
+from enginebench_openai.ranges import out_of_range
+from enginebench_openai.reasoning import THINK, opens_reasoning
 from enginebench_openai.served import read_body, served
 from enginebench_openai.sse import CHAT
+from enginebench_openai.structured import requested_grammar
+from enginebench_openai.tools import ToolUse, tool_use
 
-__all__ = ["chat_completions", "template_messages"]
+__all__ = ["chat_completions"]
 
-ROLES: Final[Mapping[str, str]] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-}
 _decoder = msgspec.json.Decoder(ChatBody)
 
 
@@ -39,24 +37,26 @@ async def chat_completions(request: Request) -> ASGIApp:
     on.check_model(body.model)
     on.front.require_ready()
     max_tokens, max_tokens_field = _max_tokens(body)
-    prompt = await on.encode(on.render_chat(template_messages(body.messages)), add_bos=False)
+    template = "" if on.chat_template is None else on.chat_template.source
+    use = tool_use(body, template)
+    text = on.render_chat(template_messages(body.messages), variables=_variables(body, use))
+    grammar, grammar_field = requested_grammar(body)
+    if use is not None and use.grammar is not None:
+        grammar, grammar_field = use.grammar, "tool_choice"
     asked = Asked(
         shape=CHAT,
-        prompts=[prompt],
+        prompts=[await on.encode(text, add_bos=False)],
         prompt_field="messages",
         max_tokens=max_tokens,
         max_tokens_field=max_tokens_field,
         default_max_tokens=None,
         arrived_at=arrived_at,
+        logprobs=_logprobs(body),
+        grammar=grammar,
+        grammar_field=grammar_field,
+        reader=_reader(template, text, use),
     )
     return await generate(request, body, asked)
-
-
-def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Messages as chat templates expect them; 400 for those that cannot be."""
-    if not messages:
-        raise ApiError(400, "messages must not be empty", param="messages", code="invalid_value")
-    return [_template_message(message, f"messages[{at}]") for at, message in enumerate(messages)]
 
 
 def _max_tokens(body: ChatBody) -> tuple[int | None, str]:
@@ -72,35 +72,40 @@ def _max_tokens(body: ChatBody) -> tuple[int | None, str]:
     return body.max_completion_tokens, "max_completion_tokens"
 
 
-def _template_message(message: ChatMessage, param: str) -> dict[str, Any]:
-    if message.role not in ROLES:
-        raise ApiError(
-            400,
-            f"{param}.role must be one of {', '.join(ROLES)}; got {message.role!r}",
-            param=f"{param}.role",
-            code="invalid_value",
-        )
-    found = {"role": ROLES[message.role], "content": _content(message, f"{param}.content")}
-    if message.name is not None:
-        found["name"] = message.name
-    return found
+def _logprobs(body: ChatBody) -> int | None:
+    """How many alternatives each token gets; None without logprobs."""
+    top = body.top_logprobs
+    if top is not None and not 0 <= top <= MAX_LOGPROBS:
+        raise out_of_range("top_logprobs", top, f"between 0 and {MAX_LOGPROBS}")
+    if not body.logprobs:
+        if top is not None:
+            raise out_of_range("top_logprobs", top, "left out unless logprobs is true")
+        return None
+    return top or 0
 
 
-def _content(message: ChatMessage, param: str) -> str:
-    if message.content is None:
-        raise ApiError(400, f"{param} is required", param=param, code="missing_parameter")
-    if isinstance(message.content, str):
-        return message.content
-    return "".join(_part(part, f"{param}[{at}]") for at, part in enumerate(message.content))
+def _variables(body: ChatBody, use: ToolUse | None) -> dict[str, Any]:
+    """What the template gets beside the messages."""
+    variables = dict(body.chat_template_kwargs or {})
+    for name in ("messages", "tools", "add_generation_prompt"):
+        if name in variables:
+            raise ApiError(
+                400,
+                f"chat_template_kwargs must not hold {name!r}, which the server sets",
+                param="chat_template_kwargs",
+                code="invalid_value",
+            )
+    return variables if use is None else {**variables, "tools": use.shown}
 
 
-def _part(part: Mapping[str, Any], param: str) -> str:
-    text = part.get("text")
-    if part.get("type") != "text" or not isinstance(text, str) or len(part) != 2:
-        raise ApiError(
-            400,
-            f'{param} must be {{"type": "text", "text": ...}}: this server takes text only',
-            param=param,
-            code="unsupported_content",
-        )
-    return text
+def _reader(template: str, prompt: str, use: ToolUse | None) -> Callable[[], ChatReader] | None:
+    """What reads the answers; None where they are plain text."""
+    reasons = THINK in template
+    if not reasons and use is None:
+        return None
+    return partial(
+        ChatReader,
+        inside_reasoning=opens_reasoning(prompt) if reasons else None,
+        tools=None if use is None else use.format,
+        most_calls=None if use is None else use.most_calls,
+    )

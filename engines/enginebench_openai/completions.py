@@ -13,10 +13,13 @@ from starlette.types import ASGIApp
 from enginebench_openai.bodies import CompletionBody, decode
 from enginebench_openai.errors import ApiError
 from enginebench_openai.generate import Asked, generate
+from enginebench_openai.params import MAX_LOGPROBS
+from enginebench_openai.ranges import out_of_range
 from enginebench_openai.served import Served, read_body, served
 from enginebench_openai.sse import TEXT
+from enginebench_openai.structured import requested_grammar
 
-__all__ = ["completions"]
+__all__ = ["completions", "token_ids"]
 
 DEFAULT_MAX_TOKENS: Final = 16  # OpenAI's
 MAX_PROMPTS: Final = 1024
@@ -30,32 +33,51 @@ async def completions(request: Request) -> ASGIApp:
     body = decode(_decoder, raw)
     on.check_model(body.model)
     on.front.require_ready()
+    prompts = await token_ids(on, body.prompt, "prompt")
+    grammar, grammar_field = requested_grammar(body)
+    if body.logprobs is not None and not 0 <= body.logprobs <= MAX_LOGPROBS:
+        raise out_of_range("logprobs", body.logprobs, f"between 0 and {MAX_LOGPROBS}")
     asked = Asked(
         shape=TEXT,
-        prompts=await _token_ids(on, body.prompt),
+        prompts=prompts,
         prompt_field="prompt",
         max_tokens=body.max_tokens,
         max_tokens_field="max_tokens",
         default_max_tokens=DEFAULT_MAX_TOKENS,
         arrived_at=arrived_at,
+        logprobs=body.logprobs,
+        echoes=_echoes(on, body.prompt, prompts) if body.echo else None,
+        grammar=grammar,
+        grammar_field=grammar_field,
     )
     return await generate(request, body, asked)
 
 
-async def _token_ids(
-    on: Served, prompt: str | list[str | int | list[int]]
+def _echoes(
+    on: Served, prompt: str | list[str | int | list[int]], prompts: Sequence[Sequence[int]]
+) -> Sequence[str]:
+    """The prompts' texts: as they were given, or what their tokens say."""
+    given = [prompt] if isinstance(prompt, str) else prompt
+    return [
+        text if isinstance(text, str) else on.tokenizer.decode(ids, skip_special=False)
+        for text, ids in zip(given if len(given) == len(prompts) else [None], prompts, strict=True)
+    ]
+
+
+async def token_ids(
+    on: Served, prompt: str | list[str | int | list[int]], field: str
 ) -> Sequence[Sequence[int]]:
     """One list of token ids per prompt."""
     if isinstance(prompt, str):
-        return [await _encode(on, prompt, "prompt")]
+        return [await _encode(on, prompt, field)]
     if not prompt:
-        raise ApiError(400, "prompt must not be empty", param="prompt", code="invalid_value")
+        raise ApiError(400, f"{field} must not be empty", param=field, code="invalid_value")
     kinds = set(map(type, prompt))
     if len(kinds) > 1:
         raise ApiError(
             400,
-            "prompt must be all strings, all token ids, or all lists of token ids, not a mixture",
-            param="prompt",
+            f"{field} must be all strings, all token ids, or all lists of token ids, not a mixture",
+            param=field,
             code="invalid_type",
         )
     if kinds == {int}:
@@ -63,12 +85,12 @@ async def _token_ids(
     if len(prompt) > MAX_PROMPTS:
         raise ApiError(
             400,
-            f"prompt holds {len(prompt)} prompts; at most {MAX_PROMPTS} go into one request",
-            param="prompt",
+            f"{field} holds {len(prompt)} prompts; at most {MAX_PROMPTS} go into one request",
+            param=field,
             code="invalid_value",
         )
     return [
-        await _encode(on, item, f"prompt[{index}]") if isinstance(item, str) else item
+        await _encode(on, item, f"{field}[{index}]") if isinstance(item, str) else item
         for index, item in enumerate(prompt)
         if not isinstance(item, int)
     ]

@@ -7,43 +7,82 @@ is fed by `push` and read by `take`; both happen in the event loop's thread.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
 
-from enginebench_openai.protocol import FinishReason, GenerationRequest, TokenOutput
+from enginebench_openai.protocol import (
+    FinishReason,
+    GenerationRequest,
+    TokenLogprob,
+    TokenOutput,
+)
 from enginebench_openai.stops import StopWatch
 
 if TYPE_CHECKING:
     from enginebench_models import Tokenizer
 
-__all__ = ["Blame", "Generation"]
+__all__ = ["Blame", "Generation", "Shown"]
 
 # Whose fault an error is: the request can never be served, the engine failed at this one, the
 # server is going down with everything in it, it took too long, or no slot came free in time.
 Blame = Literal["request", "engine", "server", "timeout", "overload"]
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What of a generation its answer shows.
+
+    `echo` is the prompt's text, where it comes first. `special`: special tokens are written out,
+    for those who look for them. `output` False shows the prompt alone. `first` is False for further
+    choices of a prompt, which is counted once.
+    """
+
+    echo: str = ""
+    special: bool = False
+    output: bool = True
+    first: bool = True
+
+
+_USUAL: Final = Shown()
+
+
 class Generation:
-    """The state of one choice of an answer. `error` is set when `finish_reason` is "error"."""
+    """The state of one choice of an answer. `error` is set when `finish_reason` is "error".
+
+    `prompt_logprobs` are all of the prompt's, from its second token on, where they were asked for.
+    """
 
     __slots__ = (
+        "_echo",
+        "_scores",
         "_stops",
         "_stream",
         "_text",
         "blame",
         "cached_tokens",
         "completion_tokens",
+        "embedding",
         "error",
         "finish_reason",
         "first_token_at",
         "index",
         "last_token_at",
+        "prompt_logprobs",
         "request",
+        "shown",
+        "tokenizer",
     )
 
     def __init__(
-        self, request: GenerationRequest, tokenizer: Tokenizer, *, index: int, stops: Sequence[str]
+        self,
+        request: GenerationRequest,
+        tokenizer: Tokenizer,
+        *,
+        index: int,
+        stops: Sequence[str],
+        shown: Shown = _USUAL,
     ) -> None:
-        self.request = request
+        self.request, self.tokenizer, self.shown = request, tokenizer, shown
         self.index = index
         self.completion_tokens = 0
         self.cached_tokens = 0
@@ -52,14 +91,18 @@ class Generation:
         self.blame: Blame = "engine"
         self.first_token_at: float | None = None  # seconds, time.perf_counter
         self.last_token_at = 0.0
-        self._stream = tokenizer.stream()
+        self.embedding: tuple[float, ...] | None = None
+        self.prompt_logprobs: list[TokenLogprob] = []
+        self._stream = tokenizer.stream(skip_special=not shown.special)
         self._stops = StopWatch(stops) if stops else None
+        self._echo = shown.echo  # waits for the first token, and so for all of the prompt's scores
         self._text: list[str] = []
+        self._scores: list[TokenLogprob] = []
 
     @property
     def prompt_tokens(self) -> int:
-        """How long the prompt was."""
-        return len(self.request.prompt)
+        """How long the prompt was; 0 for further choices of the same prompt."""
+        return len(self.request.prompt) if self.shown.first else 0
 
     @property
     def has_text(self) -> bool:
@@ -68,9 +111,16 @@ class Generation:
 
     def push(self, output: TokenOutput) -> None:
         """Take what a step gave. A stop string ends it at the token that completed the string."""
-        if output.cached_prompt_tokens:
+        if output.cached_prompt_tokens and self.shown.first:
             self.cached_tokens = output.cached_prompt_tokens
-        if self._stops is None:
+        if output.logprobs or output.prompt_logprobs:
+            self._keep_scores(output)
+        if self._echo and (output.token_ids or output.finish_reason):
+            self._text.append(self._echo)
+            self._echo = ""
+        if not self.shown.output:
+            self.embedding = output.embedding
+        elif self._stops is None:
             self.completion_tokens += len(output.token_ids)
             if output.token_ids:
                 self._add(self._stream.push(output.token_ids))
@@ -85,18 +135,43 @@ class Generation:
         self._text.clear()
         return text
 
+    @property
+    def scores(self) -> Sequence[TokenLogprob]:
+        """The logprobs that `take_scores` would give."""
+        return self._scores
+
+    def take_scores(self) -> list[TokenLogprob]:
+        """The logprobs of output tokens since the last call."""
+        scores, self._scores = self._scores, []
+        return scores
+
     def fail(self, reason: str, blame: Blame) -> None:
         """End with an error that did not come from the engine's own output."""
         self.finish_reason, self.error, self.blame = "error", reason, blame
 
+    def _keep_scores(self, output: TokenOutput) -> None:
+        self.prompt_logprobs += output.prompt_logprobs
+        if self.shown.output:
+            self._scores += output.logprobs
+
     def _push_watched(self, token_ids: Sequence[int], stops: StopWatch) -> bool:
-        for token_id in token_ids:
+        for at, token_id in enumerate(token_ids):
             self.completion_tokens += 1
+            if self.completion_tokens <= self.request.min_tokens:
+                self._add(self._stream.push((token_id,)))
+                continue
             self._add(stops.push(self._stream.push((token_id,))))
             if stops.stopped:
                 self.finish_reason = "stop"
+                self._drop_scores_after(token_ids, at)
                 return True
         return False
+
+    def _drop_scores_after(self, token_ids: Sequence[int], at: int) -> None:
+        """Of tokens that the engine said in the same step, after the one that ended it."""
+        beyond = len(token_ids) - 1 - at
+        if self._scores and beyond:
+            del self._scores[-beyond:]
 
     def _finish(self, reason: FinishReason, error: str | None) -> None:
         rest = self._stream.finish()

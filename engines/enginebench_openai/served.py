@@ -69,9 +69,14 @@ class Served:
         )
 
     def render_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt that the model's own template makes of a conversation."""
+        """The prompt that the model's own template makes of a conversation; further `variables`
+        reach the template."""
         if self.chat_template is None:
             raise ApiError(
                 400,
@@ -80,7 +85,9 @@ class Served:
                 code="no_chat_template",
             )
         try:
-            return self.chat_template.render(messages, add_generation_prompt=add_generation_prompt)
+            return self.chat_template.render(
+                messages, add_generation_prompt=add_generation_prompt, **(variables or {})
+            )
         except UsageError as error:
             raise ApiError(400, str(error), param="messages", code="chat_template") from error
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from enginebench_openai.bodies import ChatMessage, decode
-from enginebench_openai.chat import template_messages
+from enginebench_openai.chat_messages import template_messages
 from enginebench_openai.errors import ApiError
 from enginebench_openai.served import Served, read_body, served
 

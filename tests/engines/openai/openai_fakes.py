@@ -59,7 +59,11 @@ class FakeTokenizer:
 
 
 class FakeTemplate:
-    def render(self, messages: Sequence[dict], *, add_generation_prompt: bool = True) -> str:
+    source = ""
+
+    def render(
+        self, messages: Sequence[dict], *, add_generation_prompt: bool = True, **variables: object
+    ) -> str:
         if messages[-1]["content"] == "raise":
             raise UsageError("the template refuses this")
         text = "".join(f"{m['role'][0]}:{m['content']}\n" for m in messages)

@@ -12,6 +12,7 @@ from enginebench_openai.access import Access
 from enginebench_openai.limits import Limits
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+CALLS = [{"function": {"name": "f", "arguments": "{}"}}]
 USER = [{"role": "user", "content": "hi"}]
 
 
@@ -59,7 +60,8 @@ def refused(http, route: str, status: int = 400, **body) -> dict:
         ("stop", [1]),
         ("stream", "yes"),
         ("ignore_eos", 1),
-        ("n", 2),
+        ("n", 0),
+        ("n", 129),
         ("n", True),
         ("logprobs", True),
         ("logprobs", 0),
@@ -81,7 +83,9 @@ def test_the_field_at_fault_is_named(http, route, stream, field, value):
     ("field", "value"),
     [
         ("best_of", 2),
-        ("echo", True),
+        ("best_of", 129),
+        ("logprobs", 21),
+        ("echo", 1),
         ("suffix", "x"),
         ("prompt", ""),
         ("prompt", []),
@@ -109,7 +113,10 @@ def test_completions_only(http, field, value):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function"}]),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("chat_template_kwargs", {"messages": []}),
+        ("chat_template_kwargs", 1),
+        ("parallel_tool_calls", 1),
         ("tool_choice", "required"),
         ("functions", [{"name": "f"}]),
         ("response_format", {"type": "json_object"}),
@@ -134,9 +141,14 @@ def test_chat_only(http, field, value):
         ([{"role": "user", "content": None}], "messages[0].content"),
         ([{"content": "x"}], "messages[0].role"),
         ([*USER, {"role": "wizard", "content": "x"}], "messages[1].role"),
-        ([{"role": "tool", "content": "x"}], "messages[0].role"),
-        ([{"role": "tool", "content": "x", "tool_call_id": "1"}], "messages[0].tool_call_id"),
-        ([{"role": "assistant", "content": "x", "tool_calls": [1]}], "messages[0].tool_calls"),
+        ([{"role": "tool", "content": "x"}], "messages[0].tool_call_id"),
+        ([{"role": "user", "content": "x", "tool_call_id": "1"}], "messages[0].tool_call_id"),
+        ([{"role": "user", "content": "x", "tool_calls": CALLS}], "messages[0].tool_calls"),
+        ([{"role": "assistant", "content": "x", "tool_calls": [1]}], "messages[0].tool_calls[0]"),
+        (
+            [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "1"}}]}],
+            "messages[0].tool_calls[0].function.arguments",
+        ),
         ([{"role": "user", "content": "x", "weight": 1}], "messages[0].weight"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "messages[0].content[0]"),
         ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0]"),
