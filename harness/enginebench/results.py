@@ -3,6 +3,7 @@
     import enginebench
     results = enginebench.load("runs/20260101-120000-smollm2-135m")
     results.to_pandas()                      # one row per cell: what was run, and every metric
+    results.frames.requests                  # DataFrames of all cells: also chunks, telemetry
     results.cells[0].records                 # pyarrow table, one row per request (RequestRecord)
     results.cells[0].telemetry               # pyarrow table, one row per sample
 
@@ -18,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from enginebench.frames import Frames
 from enginebench.run_settings import RunSettings
 from enginebench.slo import Slo
 from enginebench.types import Cell, ModelInfo, Numerics, Plan, StampedBy
@@ -151,6 +153,11 @@ class ResultSet:
     def runs(self) -> Sequence[RunInfo]:
         """The Runs that the cells come from, each once."""
         return list({cell.run.folder: cell.run for cell in self.cells}.values())
+
+    @cached_property
+    def frames(self) -> Frames:
+        """Everything as tidy DataFrames: `cells`, `requests`, `chunks`, `telemetry`."""
+        return Frames(self)
 
     def with_slo(self, slo: Slo) -> ResultSet:
         """The same cells, their goodput counted against `slo` instead of what the Runs say."""

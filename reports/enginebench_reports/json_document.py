@@ -1,11 +1,14 @@
 """The JSON report: answers, cells with figures and flags, definitions. Missing figures are null.
 
+Its JSON Schema (`report.schema.json` of this package) is written beside it.
+
 `version` rises when a name or a meaning changes; new names may be added without that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,10 @@ import msgspec
 from enginebench.results import ResultSet, RunInfo
 from enginebench_reports.summary import CellSummary, Summary
 
-__all__ = ["VERSION", "document", "render"]
+__all__ = ["SCHEMA", "VERSION", "document", "render"]
 
 VERSION = 1
+SCHEMA = "report.schema.json"
 
 
 def render(results: ResultSet, folder: Path) -> Sequence[Path]:
@@ -24,12 +28,15 @@ def render(results: ResultSet, folder: Path) -> Sequence[Path]:
     path = folder / "report.json"
     encoded = msgspec.json.encode(document(Summary.of(results)), enc_hook=str)
     path.write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
-    return [path]
+    schema = folder / SCHEMA
+    schema.write_bytes((files(__package__) / SCHEMA).read_bytes())
+    return [path, schema]
 
 
 def document(summary: Summary) -> Mapping[str, Any]:
     """Plain data."""
     return {
+        "$schema": SCHEMA,
         "version": VERSION,
         "headline": summary.headline,
         "answers": [
@@ -50,6 +57,9 @@ def _run(run: RunInfo) -> Mapping[str, Any]:
         "command": run.command,
         "enginebench_version": run.enginebench_version,
         "machine": run.machine,
+        "machine_name": run.machine_name,
+        "slo": str(run.slo) if run.slo else None,
+        "null_engines": sorted(run.null_engines),
         "versions": run.versions,
     }
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pandas as pd
 import pytest
 
@@ -15,12 +16,13 @@ from enginebench_reports import csv_table, json_document, markdown
 
 
 def read_json(results: ResultSet, folder: Path) -> dict[str, Any]:
-    (path,) = json_document.render(results, folder)
+    path, schema = json_document.render(results, folder)
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
 
     found: dict[str, Any] = json.loads(path.read_text(), parse_constant=refuse)
+    jsonschema.validate(found, json.loads(schema.read_text()))
     return found
 
 
@@ -46,6 +48,15 @@ def test_json_says_what_went_wrong(troubled: ResultSet, tmp_path: Path) -> None:
 
 def test_json_of_nothing(tmp_path: Path) -> None:
     assert read_json(ResultSet([]), tmp_path)["cells"] == []
+
+
+def test_the_json_schema_describes_every_name(contest: ResultSet, tmp_path: Path) -> None:
+    found = read_json(contest, tmp_path)
+    schema = json.loads((tmp_path / json_document.SCHEMA).read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert set(found) == set(schema["properties"])
+    for name in ("runs", "cells", "metrics", "answers"):
+        assert set(found[name][0]) == set(schema["properties"][name]["items"]["properties"]), name
 
 
 def test_csv_is_the_frame_and_a_verdict(troubled: ResultSet, tmp_path: Path) -> None:
