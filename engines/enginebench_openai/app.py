@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+from typing import Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -16,40 +18,53 @@ from starlette.types import ASGIApp
 
 from enginebench_openai import status
 from enginebench_openai.access import Access
+from enginebench_openai.bodies import ChatBody, CompletionBody
 from enginebench_openai.chat import chat_completions
 from enginebench_openai.completions import completions
-from enginebench_openai.embeddings import embeddings
+from enginebench_openai.embeddings import EmbeddingBody, embeddings
 from enginebench_openai.errors import ApiError, error_response
 from enginebench_openai.gateway import Gateway
 from enginebench_openai.metrics import ServerMetrics
+from enginebench_openai.openapi import openapi_document
 from enginebench_openai.served import ServedModels, read_body, served
-from enginebench_openai.tokens import detokenize, tokenize
+from enginebench_openai.tokens import DetokenizeBody, TokenizeBody, detokenize, tokenize
 
 __all__ = ["build_app"]
 
+GETS: Final = {
+    "/v1/models": "application/json",
+    "/health": "application/json",
+    "/version": "application/json",
+    "/metrics": "text/plain",
+}
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
 
 def build_app(models: ServedModels, *, access: Access) -> Starlette:
     """The ASGI application. With a key, every route but /health asks for it."""
     several = len(models.by_name) > 1
+    bodies: dict[str, type[msgspec.Struct]] = {}
 
-    def post(path: str, endpoint: Endpoint, *, generates: bool = True) -> Route:
+    def post(
+        path: str, endpoint: Endpoint, body: type[msgspec.Struct], *, generates: bool = True
+    ) -> Route:
+        bodies[path] = body
         chosen = _of_the_named_model(endpoint, loads=generates) if several else endpoint
         return Route(path, chosen, methods=["POST"])
 
     app = Starlette(
         routes=[
-            post("/v1/completions", completions),
-            post("/v1/chat/completions", chat_completions),
-            post("/v1/embeddings", embeddings),
+            post("/v1/completions", completions, CompletionBody),
+            post("/v1/chat/completions", chat_completions, ChatBody),
+            post("/v1/embeddings", embeddings, EmbeddingBody),
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
-            post("/tokenize", tokenize, generates=False),
-            post("/detokenize", detokenize, generates=False),
+            post("/tokenize", tokenize, TokenizeBody, generates=False),
+            post("/detokenize", detokenize, DetokenizeBody, generates=False),
             Route("/health", status.health),
             Route("/version", status.version),
             Route("/metrics", status.metrics),
+            Route("/openapi.json", _document(bodies)),
         ],
         middleware=[
             *_cross_origin(access.cors_origins),
@@ -65,6 +80,17 @@ def build_app(models: ServedModels, *, access: Access) -> Starlette:
     app.router.redirect_slashes = False
     app.state.models = models
     return app
+
+
+def _document(bodies: Mapping[str, type[msgspec.Struct]]) -> Endpoint:
+    @cache
+    def rendered() -> bytes:
+        return msgspec.json.encode(openapi_document(bodies, GETS))
+
+    async def document(request: Request) -> Response:
+        return Response(rendered(), media_type="application/json")
+
+    return document
 
 
 class _Named(msgspec.Struct):

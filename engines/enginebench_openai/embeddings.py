@@ -32,7 +32,7 @@ from enginebench_openai.protocol import Feature, GenerationRequest, Pooling
 from enginebench_openai.requirements import require
 from enginebench_openai.served import Served, read_body, served
 
-__all__ = ["embeddings"]
+__all__ = ["EmbeddingBody", "embeddings"]
 
 Format = Literal["float", "base64"]
 

@@ -16,7 +16,7 @@ from enginebench_openai.chat_messages import template_messages
 from enginebench_openai.errors import ApiError
 from enginebench_openai.served import Served, read_body, served
 
-__all__ = ["detokenize", "tokenize"]
+__all__ = ["DetokenizeBody", "TokenizeBody", "detokenize", "tokenize"]
 
 
 class TokenizeBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
