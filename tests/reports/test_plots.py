@@ -5,21 +5,25 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from simulated import Speed, cell, failed, save, serve
+from simulated import Speed, cell, data, failed, record, save, serve
 
 from enginebench.errors import UsageError
 from enginebench.results import ResultSet
+from enginebench.slo import Slo
 from enginebench.types import Hardware
 from enginebench_reports import plots
+from enginebench_reports.crossover import crossovers
 from enginebench_reports.figures import draw, render
 from enginebench_reports.groups import groups
 from enginebench_reports.labels import LINE_HEIGHT, spread
 from enginebench_reports.look import CSS_NAMES, DARK, SERIES, marks
+from enginebench_reports.quantities import amount
 from enginebench_reports.summary import Summary
 
 ALL: list[Callable[..., Axes]] = [
@@ -55,8 +59,8 @@ def test_a_plot_draws_into_given_axes(plot: Callable[..., Axes], contest: Result
 
 def test_frames_and_groups_are_results_too(contest: ResultSet) -> None:
     frame = contest.to_pandas()
-    for data in (frame, groups(frame)[0]):
-        assert {"paged", "quant"} <= words(plots.throughput(data))
+    for each in (frame, groups(frame)[0]):
+        assert {"paged", "quant"} <= words(plots.throughput(each))
 
 
 def test_the_lines_are_the_figures(contest: ResultSet) -> None:
@@ -83,18 +87,18 @@ def test_one_load_is_one_point(tmp_path: Path) -> None:
 
 
 def test_several_machines_are_told_apart(tmp_path: Path) -> None:
-    data = serve(Speed(5, 5), 1, requests=12)
+    served = serve(Speed(5, 5), 1, requests=12)
     cells = [
-        (cell(0, "a", 1), data),
-        (cell(1, "a", 1, hardware=Hardware(cpu_threads=1)), data),
+        (cell(0, "a", 1), served),
+        (cell(1, "a", 1, hardware=Hardware(cpu_threads=1)), served),
     ]
     found = words(plots.throughput(save(tmp_path / "run", cells)))
     assert {"a, smollm2-135m on cpu:2, fixed", "a, smollm2-135m on cpu:1, fixed"} <= found
 
 
 def test_closed_and_open_loop_share_no_figure(tmp_path: Path) -> None:
-    data = serve(Speed(5, 5), 1, requests=12)
-    results = save(tmp_path / "run", [(cell(0, "a", 1), data), (cell(1, "a", 1, rate_rps=2), data)])
+    once = serve(Speed(5, 5), 1, requests=12)
+    results = save(tmp_path / "run", [(cell(0, "a", 1), once), (cell(1, "a", 1, rate_rps=2), once)])
     with pytest.raises(UsageError, match="closed-loop and open-loop"):
         plots.throughput(results)
 
@@ -146,3 +150,101 @@ def test_pyplot_is_never_imported(contest: ResultSet) -> None:
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def tips(ax: Axes) -> list[str]:
+    """What a browser would be told, artist by artist."""
+    found = [each.get_gid() for each in ax.get_children()]
+    return [gid.partition("\n")[2] for gid in found if gid and "\n" in gid]
+
+
+def test_every_point_says_what_it_is(contest: ResultSet) -> None:
+    frame = contest.to_pandas().set_index(["label", "users"])
+    rate = amount(frame.loc[("quant", 4), "output_tokens_per_s"])
+    assert f"quant at 4 concurrent: {rate} tokens/s" in tips(plots.throughput(contest))
+
+
+def test_the_crossover_is_drawn_where_it_is(contest: ResultSet) -> None:
+    (said,) = [tip for tip in tips(plots.throughput(contest)) if "overtakes" in tip]
+    (group,) = groups(contest.to_pandas())
+    (change,) = crossovers(group, "paged", "quant", "output_tokens_per_s")
+    assert said == f"paged overtakes quant at {change.text}"
+
+
+def test_the_front_holds_what_nothing_beats(tmp_path: Path) -> None:
+    cells = [
+        (cell(place, name, users), serve(speed, users, requests=4 * users))
+        for place, (name, users, speed) in enumerate(
+            [
+                ("quick", 1, Speed(5, 5)),
+                ("quick", 4, Speed(300, 11)),
+                ("wide", 1, Speed(9, 9)),
+                ("wide", 4, Speed(9, 10)),
+            ]
+        )
+    ]
+    ax = plots.latency_against_throughput(save(tmp_path / "run", cells))
+    front = next(line for line in ax.lines if line.get_gid() == "hover:")
+    rows = save(tmp_path / "again", cells).to_pandas().set_index(["label", "users"])
+    best = rows.loc[[("quick", 1), ("wide", 4)]]
+    assert list(front.get_xdata()) == sorted(best["output_tokens_per_s"])
+
+
+def test_goodput_and_latency_are_the_metrics(contest: ResultSet) -> None:
+    within = contest.with_slo(Slo.parse("ttft=200ms"))
+    frame = within.to_pandas()
+    for plot, metric, scale in (
+        (plots.goodput, "goodput_rps", 1),
+        (plots.latency, "tpot_s_p50", 1e3),
+    ):
+        line = next(line for line in plot(within).lines if line.get_linestyle() == "-")
+        paged = frame.loc[frame["label"] == "paged", metric] * scale
+        assert list(line.get_ydata()) == pytest.approx(list(paged))
+
+
+def test_a_timeline_shows_every_request_and_its_tokens(tmp_path: Path) -> None:
+    records = [
+        record(0, chunks_ms=(100, 200, 300)),
+        record(1, scheduled_ms=50, chunks_ms=(), end_ms=250, error="connection reset"),
+        record(2, chunks_ms=(1, 2), phase="warmup"),
+    ]
+    (result,) = save(tmp_path / "run", [(cell(0, "paged", 2), data(records))])
+    ax = plots.timeline(result)
+    said = set(tips(ax))
+    assert "first token after 100 ms, all 3 chunks after 300 ms" in said
+    assert "failed after 200 ms: connection reset" in said
+    assert "waiting for a first token, up to 1" in words(ax)
+    assert len(ax.patches) == 4  # waiting and streaming, of two requests
+
+
+def test_a_timeline_of_nothing_says_so(tmp_path: Path) -> None:
+    (result,) = save(tmp_path / "run", [(cell(0, "paged", 1), failed())])
+    assert "no request was measured in this cell" in words(plots.timeline(result))
+
+
+def test_sweeps_join_what_differs_in_one_thing(tmp_path: Path) -> None:
+    quick, slow = serve(Speed(5, 5), 1, requests=12), serve(Speed(9, 9), 1, requests=12)
+    gpu = Hardware(gpus=(0,))
+    results = save(
+        tmp_path / "run",
+        [(cell(0, "a", 1), slow), (cell(1, "a", 1, hardware=gpu), quick), (cell(2, "b", 1), slow)],
+    )
+    ax = plots.hardware_sweep(results)
+    assert {"a at 1 concurrent", "cpu:2", "cuda:0"} <= words(ax)
+    assert len([tip for tip in tips(ax) if tip.startswith("a at 1")]) == 2
+    assert not [tip for tip in tips(ax) if tip.startswith("b")]  # on one hardware only
+    assert "no cell has these figures" in words(plots.model_sweep(results))
+
+
+def test_the_model_sweep_is_over_parameters(tmp_path: Path) -> None:
+    found = [serve(Speed(ms, ms), 1, requests=12) for ms in (5, 9)]
+    cells = [(cell(i, "a", 1, model=f"m{i}"), each) for i, each in enumerate(found)]
+    results = save(tmp_path / "run", cells)
+    sized = ResultSet(
+        [
+            replace(each, model=replace(each.model, parameters=size))
+            for each, size in zip(results, (10**9, 4 * 10**9), strict=True)
+        ]
+    )
+    line = next(each for each in plots.model_sweep(sized).lines if each.get_linestyle() == "-")
+    assert list(line.get_xdata()) == [1.0, 4.0]
