@@ -103,11 +103,10 @@ class ToolCallReader:
         before, marker, behind = self._held.partition(opener)
         if marker:
             self._held, self._in_calls = "", True
-            self._content(before, found)
+            self._content(before.rstrip(), found)
             return behind
         shown = len(before) - held_back(before, (opener,))
-        if not before[:shown].strip() and not self._said_any:
-            return ""  # white space alone may come before a call
+        shown = len(before[:shown].rstrip())  # white space before a call is not part of the content
         self._held = before[shown:]
         self._content(before[:shown], found)
         return ""
