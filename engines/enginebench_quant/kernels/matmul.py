@@ -12,12 +12,16 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from enginebench_quant.kernels.activations import BLOCK_BYTES
+from enginebench_quant.kernels.cache_layout import CACHE_FORMATS
 from enginebench_quant.kernels.features import LEVELS
-from enginebench_quant.kernels.formats import FORMATS
+from enginebench_quant.kernels.formats import FORMATS, Format
 from enginebench_quant.kernels.memory import KERNEL, peek
 from enginebench_quant.kernels.simd import I64, Simd
 
 __all__ = ["MATMUL_ARGUMENTS", "build_matmul", "matmul_tile"]
+
+
+_ALL_FORMATS: dict[str, Format] = {**FORMATS, **CACHE_FORMATS}
 
 
 def _chains(tokens: int) -> int:
@@ -40,7 +44,7 @@ def matmul_tile(
     """
     if not all(isinstance(x, types.Literal) for x in (kind, level, tokens)):
         return None
-    form, count = FORMATS[kind.literal_value], tokens.literal_value
+    form, count = _ALL_FORMATS[kind.literal_value], tokens.literal_value
 
     def activations(v, index, token, acts, acts_stride):
         """Where those of part `index` lie."""
@@ -48,7 +52,7 @@ def matmul_tile(
             base = v.b.add(acts, v.b.mul(index, v.const(count * BLOCK_BYTES)))
             return v.at(base, token * BLOCK_BYTES)
         row = v.b.add(acts, v.b.mul(acts_stride, v.const(token)))
-        return v.b.add(row, v.b.mul(index, v.const(4 * form.block)))
+        return v.b.add(row, v.b.mul(index, v.const(4 * form.block // form.parts)))
 
     def codegen(context, builder, sig, args):
         _, _, _, weights, steps, acts, acts_stride, out, out_stride, accumulate = args

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from enginebench_quant.kernels.simd import F32, I16, I64, Simd
+from enginebench_quant.kernels.simd import F32, I8, I16, I64, Simd
 
 KERNEL = types.void(types.int64, types.int64, types.int64, types.int64)
 """Every kernel: (address of its arguments, begin, end, thread)."""
@@ -51,6 +51,18 @@ def poke_f32(typingctx, base, index, value):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.float32), codegen
+
+
+@intrinsic
+def poke_byte(typingctx, base, index, value):
+    """base[index] = the lowest 8 bits of value."""
+
+    def codegen(context, builder, sig, args):
+        base, index, value = args
+        builder.store(builder.trunc(value, I8), _pointer(builder, base, index, I8, 1), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -94,6 +106,7 @@ __all__ = [
     "f32_from_bits",
     "peek",
     "peek_f32",
+    "poke_byte",
     "poke_f32",
     "poke_half",
 ]

@@ -1,9 +1,9 @@
 """Rotary positions, and keys and values into the cache.
 
-The cache is f16 and interleaved like an F16 weight, so that both products of attention are
+A cache in f16 is interleaved like an F16 weight, so that both products of attention are
 `matmul_tile`: keys as (kv head, position / lanes, head_dim, lanes), values as (kv head,
-head_dim / lanes, position, lanes). Rotation is by halves ("neox"): weights of files that pair
-adjacent elements are permuted when they are loaded.
+head_dim / lanes, position, lanes). `cache_layout` has those of other types. Rotation is by halves
+("neox"): weights of files that pair adjacent elements are permuted when they are loaded.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import math
 
 from numba import cfunc, njit, types
 
+from enginebench_quant.kernels.cache_layout import block_bytes
+from enginebench_quant.kernels.cache_products import store_key, store_value
 from enginebench_quant.kernels.features import LEVELS
 from enginebench_quant.kernels.memory import (
     KERNEL,
@@ -19,7 +21,6 @@ from enginebench_quant.kernels.memory import (
     peek,
     peek_f32,
     poke_f32,
-    poke_half,
 )
 
 __all__ = ["ROPE_ARGUMENTS", "build_rope"]
@@ -76,12 +77,14 @@ ROPE_ARGUMENTS = (
 """Addresses of biases and norms are 0 where the model has none; `state`: token count, position."""
 
 
-def build_rope(level: str):
+def build_rope(level: str, bits: int = 16):
     """Bias, q/k norm and rotation in place, then keys and values into the cache.
 
     Begin and end count (token, kv head) pairs; a pair's task covers the query heads of its group.
+    `bits`: of an element of the cache.
     """
     lanes = LEVELS[level].lanes
+    unit_bytes = 2 if bits == 16 else block_bytes(bits)  # of an element, or of a block
 
     @cfunc(KERNEL, cache=True, error_model="numpy")
     def rope(args, begin, end, thread):
@@ -114,11 +117,12 @@ def build_rope(level: str):
             if k_norm != 0:
                 _norm_head(key, k_norm, head_dim, eps)
             _rotate_halves(key, angles, head_dim)
-            group_keys = k_cache + (kv_head * capacity + position // lanes * lanes) * head_dim * 2
-            group_values = v_cache + (kv_head * v_dim * capacity + position * lanes) * 2
-            for i in range(head_dim):
-                at = (i // lanes) * capacity * lanes + i % lanes
-                poke_half(level, group_keys, i * lanes + position % lanes, peek_f32(key, i))
-                poke_half(level, group_values, at, peek_f32(value, i))
+            row_bytes = capacity * (head_dim if bits == 16 else head_dim // 32) * unit_bytes
+            keys = k_cache + kv_head * row_bytes
+            store_key(bits, level, lanes, keys, position, head_dim, key)
+            values = v_cache + kv_head * capacity * v_dim * 2
+            if bits != 16:
+                values = v_cache + kv_head * row_bytes
+            store_value(bits, level, lanes, values, position, capacity, head_dim, value)
 
     return rope

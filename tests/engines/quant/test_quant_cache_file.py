@@ -34,6 +34,24 @@ def random_cache(config: ModelConfig, lanes: int, count: int) -> KVCache:
     return cache
 
 
+@pytest.mark.parametrize("kv_type", ["q8_0", "q4_0"])
+def test_a_quantized_cache_comes_back(tmp_path: Path, kv_type: str) -> None:
+    config = replace(SMALL, head_dim=64)
+    first, second = (KVCache(config, 50, lanes=16, tile=4, kv_type=kv_type) for _ in range(2))
+    random = np.random.default_rng(0)
+    for layer in range(2):
+        rows = random.integers(0, 256, (2, 50 * first.row_bytes), np.uint8)
+        first.write_rows(layer, *rows)
+        assert all((a == b).all() for a, b in zip(first.read_rows(layer, 50), rows, strict=True))
+    path = tmp_path / "prompt.cache"
+    save_cache(path, range(21), first, "mark")
+    restore_cache(path, second, "mark", context=50)
+    for layer in range(2):
+        pairs = zip(first.read_rows(layer, 21), second.read_rows(layer, 21), strict=True)
+        assert all((a == b).all() for a, b in pairs)
+    assert path.stat().st_size < 500 + 21 * (4 + first.position_bytes)
+
+
 @pytest.mark.parametrize("count", [1, 7, 16, 50])
 def test_a_file_fits_every_cpu_level(tmp_path: Path, count: int) -> None:
     wide, narrow = random_cache(SMALL, 16, count), KVCache(SMALL, 50, lanes=8, tile=4)
