@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from enginebench_reports.hover import belongs
 from enginebench_reports.look import FONT_PT, INK, MUTED, Mark
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _write_beside(ax: Axes, ends: Ends, look: Mapping[str, Mark]) -> None:
     order = sorted(places, key=lambda name: float(places[name][1]))
     heights = spread([float(places[name][1]) for name in order])
     for name, height in zip(order, heights, strict=True):
-        ax.annotate(
+        text = ax.annotate(
             name,
             (float(places[name][0]), height),
             (8, 0),
@@ -85,6 +86,7 @@ def _write_beside(ax: Axes, ends: Ends, look: Mapping[str, Mark]) -> None:
             color=look[name].colour,
             annotation_clip=False,
         )
+        belongs(text, name)
 
 
 def spread(heights: Sequence[float], gap: float = LINE_HEIGHT) -> Sequence[float]:

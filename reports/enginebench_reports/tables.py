@@ -57,6 +57,11 @@ class Row:
     cell: CellSummary
     facets: Mapping[str, str]
 
+    @property
+    def place(self) -> Sequence[str]:
+        """The facets that all rows of a group share."""
+        return [text for name, text in self.facets.items() if name not in ("engine", "run")]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
@@ -88,7 +93,7 @@ CONTESTED = {
     "goodput_rps": max,
     **{f"{name}_p{percent}": min for name in ("ttft_s", "tpot_s", "itl_s") for percent in PERCENTS},
 }
-FACETS = ("model", "machine", "hardware", "workload")
+FACETS = ("model", "machine", "hardware", "workload", "run")
 
 
 def result_table(summary: Summary, *chosen: Group, further: bool = False) -> Table:
@@ -171,7 +176,11 @@ def _row(
         status,
         number,
         cell,
-        {"engine": cell.result.cell.spec.label, **facets},
+        {
+            "engine": cell.result.cell.spec.label,
+            **facets,
+            "run": cell.result.run.folder.name,
+        },
     )
 
 

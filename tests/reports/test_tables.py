@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from simulated import Speed, cell, record, save, serve
 from simulated import contest as simulate
 
-from enginebench.results import ResultSet
+from enginebench import plugins
+from enginebench.results import CellResult, ResultSet
 from enginebench.store import CellData
+from enginebench.types import MetricInfo
+from enginebench_reports.html import page
 from enginebench_reports.quantities import DASH
 from enginebench_reports.summary import Summary
 from enginebench_reports.tables import Entry, Row, Table, result_table
@@ -101,3 +106,41 @@ def test_failed_and_pending_cells_have_rows_too(troubled: ResultSet) -> None:
         "silent": "caution",
         "nothing": "invalid",
     }
+
+
+class LongestAnswer:
+    columns = (MetricInfo("longest_answer_s", "s", "lower", "Slowest request"),)
+
+    def compute(self, cell: CellResult) -> Mapping[str, float | None]:
+        return {"longest_answer_s": 0.25}
+
+
+def test_metrics_of_plugins_have_columns_without_being_known(
+    contest: ResultSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built_in = plugins.metrics()
+    monkeypatch.setattr(plugins, "metrics", lambda: [*built_in, LongestAnswer()])
+    summary = Summary.of(contest)
+    found = result_table(summary, *summary.groups, further=True)
+    assert entry(found, found.rows[0], "longest answer").text == "250"
+    heading = next(each for each in found.headings if each.metric == "longest_answer_s")
+    assert (heading.unit, heading.is_extra) == ("ms", False)
+    assert "<dt>longest_answer_s</dt><dd>250 ms</dd>" in page(summary)
+
+
+def test_further_metrics_wait_until_they_are_asked_for(contest: ResultSet) -> None:
+    summary = Summary.of(contest)
+    found = result_table(summary, *summary.groups, further=True)
+    extra = {each.metric: each for each in found.headings if each.is_extra}
+    assert extra["e2e_s_p90"].full_title == "e2e p90"
+    assert extra["ready_s"].title == "ready"
+    assert not {each.metric for each in table(contest).headings} & set(extra)
+
+
+def test_rows_say_what_they_can_be_filtered_by(contest: ResultSet, tmp_path: Path) -> None:
+    other = simulate(tmp_path / "again")
+    summary = Summary.of(ResultSet([*contest, *other]))
+    found = result_table(summary, *summary.groups)
+    assert found.facets == ["run"]
+    assert found.rows[0].facets["machine"] == "Example 9000, 2 cores"
+    assert {row.facets["engine"] for row in found.rows} == {"paged", "quant"}

@@ -31,7 +31,8 @@ const chips = all(".chip");
 const lists = all("select[data-facet]");
 const applyFilters = () => {
   const off = new Set(chips.filter((chip) => chip.getAttribute("aria-pressed") === "false").map((chip) => chip.dataset.engine));
-  const fits = (place) => lists.every((list) => !list.value || place.dataset[list.dataset.facet] === list.value);
+  const differs = (own, value) => value && own !== undefined && own !== value;
+  const fits = ({ dataset }) => !lists.some((list) => differs(dataset[list.dataset.facet], list.value));
   for (const row of all("table.results tbody tr")) row.hidden = off.has(row.dataset.engine) || !fits(row);
   for (const section of all("section.group")) section.hidden = !fits(section);
   for (const part of all("figure [data-series]")) part.classList.toggle("off", off.has(seriesOf(part)));
