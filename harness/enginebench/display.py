@@ -63,6 +63,11 @@ class RunView:
         self.plan, self._estimate = plan, Estimate(plan)
         self._started = self._clock()
 
+    def cells_added(self, plan: Plan) -> None:
+        known, self.plan = self.total, plan
+        if self._estimate is not None:
+            self._estimate.add(plan.cells[known:])
+
     def cell_started(self, cell: Cell) -> None:
         self._skip_before(cell)
         self.cell, self.event, self.phase = cell, None, "starting"
@@ -149,6 +154,9 @@ class PlainDisplay:
         self._view.run_started(plan)
         self._line(f"{len(plan.cells)} cells into {folder}")
 
+    def cells_added(self, plan: Plan) -> None:
+        self._view.cells_added(plan)
+
     def cell_started(self, cell: Cell) -> None:
         self._view.cell_started(cell)
 
@@ -191,6 +199,9 @@ class LiveDisplay:
             f"{len(plan.cells)} cells into {folder}", markup=False, highlight=False
         )
         self._live.start()
+
+    def cells_added(self, plan: Plan) -> None:
+        self._view.cells_added(plan)
 
     def cell_started(self, cell: Cell) -> None:
         self._view.cell_started(cell)

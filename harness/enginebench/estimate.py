@@ -21,6 +21,12 @@ class Estimate:
         self._open = {cell.id: cell for cell in plan.cells}
         self._taken: list[tuple[Cell, float]] = []
 
+    def add(self, cells: Sequence[Cell]) -> None:
+        """The plan has grown; cells that are known already stay as they are."""
+        for cell in cells:
+            if all(cell.id != taken.id for taken, _ in self._taken):
+                self._open.setdefault(cell.id, cell)
+
     def skip(self, cell: Cell) -> None:
         """The cell was measured in an earlier session."""
         self._open.pop(cell.id, None)

@@ -29,6 +29,7 @@ from enginebench.progress import Listener
 from enginebench.revision import revision
 from enginebench.run_folder import RunFolder
 from enginebench.run_settings import RunSettings
+from enginebench.searching import pursue
 from enginebench.server_slot import ServerSlot
 from enginebench.types import Cell, Hardware, Plan
 
@@ -68,7 +69,7 @@ def run_plan(
         versions=package_versions(),
         revision=revision(),
     )
-    return _run_cells(run, plan.cells, bench)
+    return _run_cells(run, plan.cells, bench, manager)
 
 
 def resume(
@@ -86,7 +87,7 @@ def resume(
     run = RunFolder.open(folder)
     bench = _bench(run.plan, listener, run.head.settings, manager)
     _check_unchanged(run)
-    return _run_cells(run, run.unsealed(or_failed=retry_failed), bench)
+    return _run_cells(run, run.unsealed(or_failed=retry_failed), bench, manager)
 
 
 def _machine(plan: Plan) -> dict[str, Any]:
@@ -98,8 +99,16 @@ def _machine(plan: Plan) -> dict[str, Any]:
     return {**machine, "ceilings": ceilings}
 
 
-def _run_cells(run: RunFolder, cells: Sequence[Cell], bench: Bench) -> RunOutcome:
+def _run_cells(
+    run: RunFolder, cells: Sequence[Cell], bench: Bench, manager: PluginManager | None
+) -> RunOutcome:
     slot = ServerSlot()
+
+    def measure_added(grown: RunFolder, added: Sequence[Cell], keep: bool) -> None:
+        bench.listener.cells_added(grown.plan)
+        for cell in added:
+            measure(bench, cell, grown.cell(cell), slot, keep_server=keep)
+
     with run.locked():
         bench.listener.run_started(run.plan, run.path)
         try:
@@ -107,6 +116,9 @@ def _run_cells(run: RunFolder, cells: Sequence[Cell], bench: Bench) -> RunOutcom
                 same = following is not None and following.spec == cell.spec
                 keep = bench.settings.reuse_servers and same
                 measure(bench, cell, run.cell(cell), slot, keep_server=keep)
+            for search in run.unfinished:
+                run = pursue(run, search, plugins.searcher(manager), measure_added)
+                slot.stop()
         finally:
             slot.stop()
         bench.listener.run_finished(run.path)
@@ -123,7 +135,8 @@ def _bench(
 ) -> Bench:
     engines, workloads = plugins.engines(manager), plugins.workloads(manager)
     capacity = this_capacity()
-    for cell in plan.cells:
+    firsts = [search.first for search in plan.searches if search.first is not None]
+    for cell in (*plan.cells, *firsts):
         _check_known("engine", cell.spec.engine, engines)
         _check_known("workload", cell.workload.name, workloads)
         _check_hardware(cell.spec.hardware, capacity)

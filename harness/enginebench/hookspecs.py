@@ -20,6 +20,7 @@ import pluggy
 
 from enginebench.gate import Gate
 from enginebench.results import CellResult
+from enginebench.search import Searcher
 from enginebench.types import Calibrator, Engine, Flag, Metric, ModelInfo, Report, Workload
 
 if TYPE_CHECKING:
@@ -87,6 +88,12 @@ def enginebench_commands() -> Sequence[click.Command]:
 @hookspec(firstresult=True)
 def enginebench_gate() -> Gate | None:
     """What judges, for `bench check`, whether one arm is slower than the other."""
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def enginebench_searcher() -> Searcher | None:
+    """What decides which cells a run adds as it goes (`--rate saturate`, `--precision`)."""
     raise NotImplementedError
 
 

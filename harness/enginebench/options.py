@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from enginebench.errors import UnknownNameError, UsageError
 from enginebench.run_settings import RunSettings
@@ -25,6 +25,7 @@ __all__ = [
     "PlanOptions",
     "RateMultiple",
     "RawOptions",
+    "Sought",
     "merge_options",
     "parse_options",
 ]
@@ -36,6 +37,8 @@ ALL = "all"
 URL = "url"
 T = TypeVar("T")
 D = TypeVar("D")
+FIRST_RATE_RPS = 1.0
+FEWEST_REPEATS = 3
 _DIGITS = re.compile(r"[0-9]{1,15}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -51,6 +54,17 @@ class RateMultiple:
 
 
 @dataclass(frozen=True, slots=True)
+class Sought:
+    """`saturate:8`: a load that a search finds, and the first that it tries."""
+
+    goal: Literal["saturate", "slo"]
+    first: float
+
+    def __str__(self) -> str:
+        return f"{self.goal}:{self.first:g}"
+
+
+@dataclass(frozen=True, slots=True)
 class PlanOptions:
     """The axes of a plan and what holds for every cell; `parse_options` knows the defaults.
 
@@ -63,8 +77,8 @@ class PlanOptions:
     engines: tuple[str, ...]
     models: tuple[str, ...] | None
     hardware: str | None
-    concurrency: tuple[int, ...]
-    rates: tuple[float | RateMultiple, ...]
+    concurrency: tuple[int | Sought, ...]
+    rates: tuple[float | RateMultiple | Sought, ...]
     workload: str
     settings: tuple[Setting, ...]
     requests: int | None
@@ -72,6 +86,9 @@ class PlanOptions:
     warmup_requests: int
     repeats: int
     seed: int
+    precision: float | None
+    budget_s: float
+    slo_share: float
     run_settings: RunSettings
     name: str | None
 
@@ -83,6 +100,7 @@ OPTION_KEYS = (
     "concurrency",
     "rate",
     "slo",
+    "slo_share",
     "arrival",
     "workload",
     "route",
@@ -92,6 +110,8 @@ OPTION_KEYS = (
     "output_tokens",
     "warmup",
     "repeats",
+    "precision",
+    "budget",
     "seed",
     "reuse_servers",
     "unchecked",
@@ -136,22 +156,29 @@ def parse_options(raw: RawOptions) -> PlanOptions:
     workload = read.one("workload", _text, "fixed")
     settings = _settings(raw, workload)
     requests = read.one("requests", _positive, None)
-    rates = read.several("rate", _rate, ())
+    precision, run_settings = read.one("precision", _share, None), _run_settings(read)
+    sought = run_settings.slo is not None and not raw.get("concurrency")
+    rates = read.several("rate", _rate, (Sought("slo", FIRST_RATE_RPS),) if sought else ())
+    concurrency = read.several("concurrency", _users, () if rates else (1, 16))
+    _check_sought((*concurrency, *rates), run_settings)
     _check_arrival(settings, workload, rates)
     return PlanOptions(
         engines=read.several("engines", _text, (URL if "url" in raw else ALL,)),
         models=read.several("model", _text, None),
         hardware=",".join(raw["hardware"]) if raw.get("hardware") else None,
-        concurrency=read.several("concurrency", _positive, () if rates else (1, 16)),
+        concurrency=concurrency,
         rates=rates,
         workload=workload,
         settings=settings,
         requests=requests,
         duration_s=read.one("duration", _seconds, None if requests else 10.0),
         warmup_requests=read.one("warmup", _count, 1),
-        repeats=read.one("repeats", _positive, 1),
+        repeats=read.one("repeats", _positive, 1 if precision is None else FEWEST_REPEATS),
+        precision=precision,
+        budget_s=read.one("budget", _time_span, 600.0),
+        slo_share=read.one("slo_share", _share, 0.9),
         seed=read.one("seed", _count, 0),
-        run_settings=_run_settings(read),
+        run_settings=run_settings,
         name=read.one("name", _file_name, None),
     )
 
@@ -257,7 +284,63 @@ def _price(text: str) -> float:
     return price
 
 
-def _rate(text: str) -> float | RateMultiple:
+_SPANS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _time_span(text: str) -> float:
+    unit = text[-1:] if text[-1:] in _SPANS_S else ""
+    try:
+        seconds = float(text.removesuffix(unit)) * _SPANS_S.get(unit, 1.0)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise ValueError("must be a time above 0, as in 90s, 10m or 1h")
+    return seconds
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1 or not text.endswith("%"):
+        raise ValueError("must be a percentage between 0% and 100%, as in 2%")
+    return share
+
+
+def _sought(text: str) -> Sought | None:
+    """None: a load that is given, not sought."""
+    goal, colon, first = text.partition(":")
+    if goal not in ("saturate", "slo"):
+        return None
+    try:
+        load = float(first) if colon else FIRST_RATE_RPS
+    except ValueError:
+        load = 0.0
+    if not 0 < load < math.inf:
+        raise ValueError(f"must say with which load to begin, as in {goal}:4")
+    return Sought("saturate" if goal == "saturate" else "slo", load)
+
+
+def _users(text: str) -> int | Sought:
+    sought = _sought(text)
+    if sought is None:
+        return _positive(text)
+    if sought.goal == "saturate":
+        raise ValueError("a closed loop waits for the engine and so never saturates it: --rate")
+    if not sought.first.is_integer():
+        raise ValueError("must say with how many users to begin, as in slo:4")
+    return sought
+
+
+def _check_sought(loads: Sequence[object], settings: RunSettings) -> None:
+    if settings.slo is None and any(isinstance(x, Sought) and x.goal == "slo" for x in loads):
+        raise UsageError("a load that meets an SLO needs one: add --slo, as in --slo ttft=500ms")
+
+
+def _rate(text: str) -> float | RateMultiple | Sought:
+    if (sought := _sought(text)) is not None:
+        return sought
     try:
         rate = float(text.removesuffix("x"))
     except ValueError:
@@ -265,7 +348,7 @@ def _rate(text: str) -> float | RateMultiple:
     if not 0 < rate < math.inf:
         raise ValueError(
             "must be a number of requests per second above 0, as in 4 or 0.5, or of a trace a "
-            "multiple of its own rate, as in 1x or 2x"
+            "multiple of its own rate, as in 1x or 2x; or saturate, or slo, to search for it"
         )
     return RateMultiple(rate) if text.endswith("x") else rate
 
@@ -276,9 +359,7 @@ def _file_name(text: str) -> str:
     return text
 
 
-def _check_arrival(
-    settings: Sequence[Setting], workload: str, rates: Sequence[float | RateMultiple]
-) -> None:
+def _check_arrival(settings: Sequence[Setting], workload: str, rates: Sequence[object]) -> None:
     for setting in settings:
         if setting.key == f"{workload}.arrival" and not rates:
             raise UsageError(

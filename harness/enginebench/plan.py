@@ -9,19 +9,17 @@ or, at the latest, when the engine's process says so.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
 from typing import TypeVar
 
 from enginebench import plugins
 from enginebench.errors import UnknownNameError, UsageError
 from enginebench.hardware import Capacity, default_hardware, parse_hardware, this_capacity
-from enginebench.options import ALL, URL, PlanOptions, RateMultiple
+from enginebench.new_cell import new_cell, safe_name
+from enginebench.options import ALL, URL, PlanOptions, RateMultiple, Sought
 from enginebench.run_settings import RunSettings
 from enginebench.settings import Setting, combinations
 from enginebench.types import (
@@ -36,6 +34,7 @@ from enginebench.types import (
     OptionValue,
     Plan,
     RecordedWorkload,
+    Search,
     Workload,
     WorkloadSpec,
 )
@@ -47,6 +46,8 @@ B = TypeVar("B")
 
 DEFAULT_MODEL = "smollm2-135m"
 REMOTE_MODEL = "remote"
+KEPT_UP_SHARE = 0.95
+"""An engine that completes requests at this share of the rate at which they come keeps up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Planned:
 @dataclass(frozen=True, slots=True)
 class _Axes:
     """Every axis with all of its values: `drives` are workloads under each load, `variants` option
-    sets by engine name.
+    sets by engine name, `sought` workloads under loads that are to be found.
     """
 
     models: Mapping[str, ModelInfo]
@@ -90,6 +91,7 @@ class _Axes:
     drives: Sequence[tuple[WorkloadSpec, Load]]
     engines: Mapping[str, Engine]
     variants: Mapping[str, Sequence[Mapping[str, OptionValue]]]
+    sought: Sequence[tuple[WorkloadSpec, Sought]] = ()
 
 
 def build_plan(
@@ -121,20 +123,29 @@ def build_plan(
         for spec in _workload_specs(workload, options.settings)
         for load in _loads(options, workload, spec)
     ]
+    sought = [
+        (spec, each)
+        for spec in _workload_specs(workload, options.settings)
+        for each in (*options.concurrency, *options.rates)
+        if isinstance(each, Sought)
+    ]
     left_out = _unavailable(chosen, options.settings) + _unnamed(known_engines, chosen, options)
     _raise_if_named(options, left_out)
     ready = {n: e for n, e in chosen.items() if n not in {out.engine for out in left_out}}
     models = {name: plugins.resolve_model(name, manager) for name in _model_names(options)}
-    axes = _Axes(models, hardware, drives, ready, variants)
+    axes = _Axes(models, hardware, drives, ready, variants, sought)
     left_out += _refused(axes)
     _raise_if_named(options, left_out)
-    cells = tuple(_cells(options, axes, {(out.engine, out.where) for out in left_out}))
-    if not cells:
+    refused = {(out.engine, out.where) for out in left_out}
+    cells = tuple(_cells(options, axes, refused))
+    searches = tuple(_searches(options, axes, refused))
+    if not cells and not searches:
         raise UsageError("no engine can run:\n" + "\n".join(f"  {out}" for out in left_out))
-    _try_workload(workload, cells, models)
-    name = options.name or "-".join(_safe(model) for model in models)[:60]
+    firsts = [search.first for search in searches if search.first is not None]
+    _try_workload(workload, [*cells, *firsts], models)
+    name = options.name or "-".join(safe_name(model) for model in models)[:60]
     null = tuple(sorted(n for n, engine in ready.items() if isinstance(engine, NullEngine)))
-    plan = Plan(name, options.seed, cells, models, null)
+    plan = Plan(name, options.seed, cells, models, null, searches)
     _check_reference(options.run_settings, cells)
     return Planned(plan, tuple(left_out), options.run_settings)
 
@@ -229,8 +240,9 @@ def _workload_specs(workload: Workload, settings: Sequence[Setting]) -> list[Wor
 
 
 def _loads(options: PlanOptions, workload: Workload, spec: WorkloadSpec) -> list[Load]:
-    users = [Load(users=users) for users in options.concurrency]
-    return users + [Load(rate_rps=_rate_rps(rate, workload, spec)) for rate in options.rates]
+    users = [Load(users=each) for each in options.concurrency if not isinstance(each, Sought)]
+    rates = [each for each in options.rates if not isinstance(each, Sought)]
+    return users + [Load(rate_rps=_rate_rps(rate, workload, spec)) for rate in rates]
 
 
 def _rate_rps(rate: float | RateMultiple, workload: Workload, spec: WorkloadSpec) -> float:
@@ -279,46 +291,51 @@ def _cells(options: PlanOptions, axes: _Axes, refused: set[tuple[str, str]]) -> 
     for repeat, model, hardware in itertools.product(
         range(options.repeats), axes.models, axes.hardware
     ):
-        specs = [
-            EngineSpec(engine, model, hardware, variant)
-            for engine in axes.engines
-            if (engine, _where(model, hardware)) not in refused
-            for variant in axes.variants[engine]
-        ]
+        specs = _specs(axes, model, hardware, refused)
         turned = specs if repeat % 2 == 0 else specs[::-1]
         for spec, (workload, load) in _pairs(
             turned, axes.drives, options.run_settings.reuse_servers
         ):
-            seed = _cell_seed(options.seed, model, hardware, workload, load, repeat)
-            cell_id = _cell_id(index, spec, load, repeat)
-            yield Cell(index, spec, workload, load, budget, repeat, seed, cell_id)
+            drive = (workload, load)
+            yield new_cell(index, spec, drive, budget, repeat, plan_seed=options.seed)
             index += 1
+
+
+def _specs(
+    axes: _Axes, model: str, hardware: Hardware, refused: set[tuple[str, str]]
+) -> list[EngineSpec]:
+    return [
+        EngineSpec(engine, model, hardware, variant)
+        for engine in axes.engines
+        if (engine, _where(model, hardware)) not in refused
+        for variant in axes.variants[engine]
+    ]
+
+
+def _searches(options: PlanOptions, axes: _Axes, refused: set[tuple[str, str]]) -> Iterator[Search]:
+    """Searches for loads, engine by engine, then the one for precision."""
+    budget = Budget(options.requests, options.duration_s, options.warmup_requests)
+    number = 0
+    for model, hardware in itertools.product(axes.models, axes.hardware):
+        specs = _specs(axes, model, hardware, refused)
+        for (workload, sought), spec in itertools.product(axes.sought, specs):
+            users = sought in options.concurrency
+            load = Load(users=int(sought.first)) if users else Load(rate_rps=sought.first)
+            name = f"{number:02d}-{safe_name(spec.engine)}-{sought.goal}"
+            first = new_cell(
+                0, spec, (workload, load), budget, 0, plan_seed=options.seed, search=name
+            )
+            target = options.slo_share if sought.goal == "slo" else KEPT_UP_SHARE
+            yield Search(name, sought.goal, options.budget_s, target, first)
+            number += 1
+    if options.precision is not None and axes.drives:
+        yield Search("precision", "precision", options.budget_s, options.precision)
 
 
 def _pairs(specs: Sequence[A], drives: Sequence[B], specs_first: bool) -> Iterator[tuple[A, B]]:
     if specs_first:
         return itertools.product(specs, drives)
     return ((spec, drive) for drive, spec in itertools.product(drives, specs))
-
-
-def _cell_seed(
-    seed: int, model: str, hardware: Hardware, workload: WorkloadSpec, load: Load, repeat: int
-) -> int:
-    """48 bits of a hash of everything but the engine: small enough for any JSON reader."""
-    options = sorted(workload.options.items())
-    facts = [seed, model, str(hardware), workload.name, options, str(load), repeat]
-    return int.from_bytes(hashlib.blake2b(json.dumps(facts).encode(), digest_size=6).digest())
-
-
-def _cell_id(index: int, spec: EngineSpec, load: Load, repeat: int) -> str:
-    hardware = str(spec.hardware).replace(":", "").replace(",", "-").replace("+", "-")
-    return f"{index:04d}-{_safe(spec.engine)}-{_safe(spec.model)}-{hardware}-{load}-r{repeat}"
-
-
-def _safe(name: str) -> str:
-    """The last part of a path or hub id, in characters that every file system takes."""
-    last = PurePath(name).name.removesuffix(".gguf").lower()
-    return re.sub(r"[^a-z0-9._]+", "-", last).strip("-.")[:48] or "model"
 
 
 def _try_workload(

@@ -22,6 +22,7 @@ from enginebench import hookspecs
 from enginebench.errors import ModelError, UsageError
 from enginebench.gate import Gate
 from enginebench.results import CellResult
+from enginebench.search import Searcher
 from enginebench.types import Calibrator, Engine, Flag, Metric, ModelInfo, Report, Workload
 
 if TYPE_CHECKING:
@@ -233,6 +234,14 @@ def gate(manager: PluginManager | None = None) -> Gate:
     found: Gate | None = (manager or plugin_manager()).hook.enginebench_gate()
     if found is None:
         raise UsageError("no plugin judges Runs; reinstall enginebench")
+    return found
+
+
+def searcher(manager: PluginManager | None = None) -> Searcher:
+    """What decides which cells a run adds as it goes."""
+    found: Searcher | None = (manager or plugin_manager()).hook.enginebench_searcher()
+    if found is None:
+        raise UsageError("no plugin decides how searches go on; reinstall enginebench")
     return found
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from enginebench.cell_folder import CellFolder
 from enginebench.errors import DamagedError, StoreError, UsageError
 from enginebench.results import CellStatus, RunInfo
 from enginebench.run_settings import RunSettings
-from enginebench.types import Cell, Plan, Request, RequestRecord
+from enginebench.search import Found
+from enginebench.types import Cell, Plan, Request, RequestRecord, Search
 
 __all__ = ["SCHEMA_VERSION", "CellData", "RunFolder", "RunHead", "save_run"]
 
@@ -148,6 +149,32 @@ class RunFolder:
         """The cells still to be measured, in order; with `or_failed` the failed ones as well."""
         open_states = {"pending", "failed"} if or_failed else {"pending"}
         return [cell for cell in self.plan.cells if self.cell(cell).status().state in open_states]
+
+    def with_plan(self, plan: Plan) -> RunFolder:
+        """This Run with another plan, one that has gained cells, which is on disk then."""
+        write_json(self.path / "plan.json", plan)
+        return replace(self, plan=plan)
+
+    @property
+    def found(self) -> Mapping[str, Found]:
+        """How searches ended, by their ids; those that have not are not in it."""
+        files = sorted((self.path / "searches").glob("*.json"))
+        return {file.stem: _read(file, Found) for file in files}
+
+    @property
+    def unfinished(self) -> Sequence[Search]:
+        """The searches that have not ended, in order."""
+        found = self.found
+        return [search for search in self.plan.searches if search.id not in found]
+
+    def write_found(self, found: Found) -> None:
+        """Close a search for good."""
+        folder = self.path / "searches"
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise write_error(folder, error) from error
+        write_json(folder / f"{found.search}.json", found)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -43,6 +43,7 @@ __all__ = [
     "Report",
     "Request",
     "RequestRecord",
+    "Search",
     "StampedBy",
     "TellsNumerics",
     "TokenCountSource",
@@ -186,7 +187,8 @@ class Cell:
     """One measurement: engine x model x hardware x workload x load x repeat.
 
     `seed` decides the prompts. It depends on everything but the engine, so that engines are
-    compared on the same prompts, and no prompt comes back in another cell.
+    compared on the same prompts, and no prompt comes back in another cell. `search` is the id of
+    the search that added the cell.
     """
 
     index: int
@@ -197,12 +199,34 @@ class Cell:
     repeat: int
     seed: int
     id: str
+    search: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Cells that a run adds as it goes; a cell that one added has its id.
+
+    - `saturate`: the highest rate that the engine keeps up with.
+    - `slo`: the highest load at which a share `target` of all requests meets the Run's SLO.
+    - `precision`: repeats of what is planned, until the main metric's interval is within `target`
+      of its mean.
+
+    A search for a load begins with the cell `first`, and tries others like it; precision has none.
+    It ends, settled or not, when it has taken `budget_s`.
+    """
+
+    id: str
+    goal: Literal["saturate", "slo", "precision"]
+    budget_s: float
+    target: float
+    first: Cell | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """All cells of a run, in the order in which they are run (engines interleaved).
 
+    After them come the `searches`, one by one, and what they add stands behind the others.
     `null_engines` are those that say so of themselves (see NullEngine); None: not recorded.
     """
 
@@ -211,6 +235,7 @@ class Plan:
     cells: tuple[Cell, ...]
     models: Mapping[str, ModelInfo]
     null_engines: tuple[str, ...] | None = None
+    searches: tuple[Search, ...] = ()
 
 
 # ---------------------------------------------------------------- requests and what came of them

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, cast
 from enginebench import hookimpl
 from enginebench.gate import Gate, GateRules, Judgement, LooksTaken
 from enginebench.results import CellResult, ResultSet
-from enginebench.types import Flag, Metric, MetricInfo, Report
+from enginebench.search import Found, More, Searcher
+from enginebench.types import Flag, Metric, MetricInfo, Report, Search
 
 if TYPE_CHECKING:
     import click
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 __all__ = [
     "LazyGate",
     "LazyReport",
+    "LazySearcher",
     "ServingMetrics",
     "enginebench_commands",
     "enginebench_flags",
     "enginebench_gate",
     "enginebench_metrics",
     "enginebench_reports",
+    "enginebench_searcher",
 ]
 
 
@@ -78,6 +81,20 @@ class LazyGate:
         return judge(baseline, current, rules, looks)
 
 
+class LazySearcher:
+    """See `enginebench_reports.load_search` and `enginebench_reports.precision_search`."""
+
+    def next_step(
+        self, search: Search, cells: Sequence[CellResult], spent_s: float
+    ) -> More | Found:
+        """See `Searcher.next_step`."""
+        from enginebench_reports.load_search import next_load
+        from enginebench_reports.precision_search import next_round
+
+        decide = next_round if search.goal == "precision" else next_load
+        return decide(search, cells, spent_s)
+
+
 REPORTS: Sequence[Report] = (
     LazyReport("html", "One self-contained page, light and dark: report.html", "html"),
     LazyReport("markdown", "A summary for pull requests, with PNG plots: report.md", "markdown"),
@@ -108,6 +125,11 @@ def enginebench_reports() -> Sequence[Report]:
 @hookimpl
 def enginebench_gate() -> Gate:
     return LazyGate()
+
+
+@hookimpl
+def enginebench_searcher() -> Searcher:
+    return LazySearcher()
 
 
 @hookimpl

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +17,16 @@ import stub_bench
 from stub_bench import QUICK, stub_manager, stub_plan
 
 import enginebench
+from enginebench import hookimpl
 from enginebench.drive import DriveProgress
 from enginebench.errors import StoreError, UnknownNameError, UsageError
 from enginebench.execute import RunOutcome, resume, run_plan
+from enginebench.plugins import Origin
 from enginebench.progress import Silent
-from enginebench.results import CellStatus
+from enginebench.results import CellResult, CellStatus
 from enginebench.run_folder import RunFolder
-from enginebench.types import Cell, Hardware, Plan
+from enginebench.search import Found, More
+from enginebench.types import Cell, Hardware, Load, Plan, Search
 
 
 @pytest.fixture
@@ -319,3 +322,68 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_sealed(
     assert [each.status.state for each in enginebench.load(folder)] == ["ok", "pending"]
     assert resume(folder, Silent(), manager=manager).ok == 2
     assert gone(pids)
+
+
+# ---------------------------------------------------------------- searches
+
+
+class Doubling:
+    """Adds a cell of twice the users until there are 4, as a plugin's Searcher would."""
+
+    @hookimpl(tryfirst=True)
+    def enginebench_searcher(self) -> Doubling:
+        return self
+
+    def next_step(
+        self, search: Search, cells: Sequence[CellResult], spent_s: float
+    ) -> More | Found:
+        assert search.first is not None
+        assert all(cell.status.state == "ok" and cell.records.num_rows == 3 for cell in cells)
+        if len(cells) == 3:
+            return Found(search.id, True, "4 users", held=cells[-1].cell.load)
+        return More(((search.first, Load(users=2 ** len(cells))),))
+
+
+def searching_plan(pause_s: float = 0.0) -> tuple[Plan, Cell]:
+    planned = stub_plan("ok", pause_s=pause_s)
+    first = replace(planned.cells[0], search="s")
+    return replace(planned, searches=(Search("s", "slo", 60.0, 0.9, first),)), first
+
+
+def test_a_search_adds_cells_until_it_has_found_and_shares_a_server(
+    folder: Path, pids: Path
+) -> None:
+    manager = stub_manager(pids)
+    manager.add(Doubling(), Origin("doubling", "test", "1"))
+    planned, _ = searching_plan()
+    run_plan(planned, folder, Silent(), command="", settings=QUICK, manager=manager)
+    cells = list(enginebench.load(folder))
+    assert [str(result.cell.load) for result in cells] == ["c1", "c1", "c2", "c4"]
+    assert [result.cell.search for result in cells] == [None, "s", "s", "s"]
+    assert [result.cell.index for result in cells] == [0, 1, 2, 3]
+    assert len({result.cell.seed for result in cells[1:]}) == 3
+    assert [result.status.ready_s is None for result in cells] == [False, False, True, True]
+    assert cells[1].cell.repeat == 1  # a cell like it was planned
+    assert RunFolder.open(folder).found["s"].held == Load(users=4)
+    assert gone(pids)
+
+
+def test_a_search_that_was_killed_goes_on_where_it_stopped(folder: Path, pids: Path) -> None:
+    manager = stub_manager(pids)
+    manager.add(Doubling(), Origin("doubling", "test", "1"))
+    planned, _ = searching_plan()
+
+    class Stops(Silent):
+        def cell_started(self, cell: Cell) -> None:
+            if cell.index == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(planned, folder, Stops(), command="", settings=QUICK, manager=manager)
+    run = RunFolder.open(folder)
+    assert len(run.plan.cells) == 3 and [c.index for c in run.unsealed()] == [2]
+    assert run.found == {} and len(run.unfinished) == 1
+    outcome = resume(folder, Silent(), manager=manager)
+    assert (outcome.ok, outcome.failed) == (4, 0)
+    assert [str(each.cell.load) for each in enginebench.load(folder)] == ["c1", "c1", "c2", "c4"]
+    assert RunFolder.open(folder).unfinished == []

@@ -327,3 +327,16 @@ def test_default_model_is_remote_for_a_server_alone() -> None:
     url = FakeEngine("url", options=SERVER.options)
     assert cells({"url": "http://x"}, url)[0].spec.model == "remote"
     assert cells({"engines": "paged"})[0].spec.model == "smollm2-135m"
+
+
+def test_searches_stand_behind_the_cells_and_begin_with_one_of_their_own() -> None:
+    found = plan({"concurrency": "4", "rate": "saturate:8", "precision": "2%", "budget": "1m"}).plan
+    assert len(found.cells) == 2 * 3 and {str(cell.load) for cell in found.cells} == {"c4"}
+    first, second, precision = found.searches
+    assert [search.id for search in found.searches] == [
+        "00-paged-saturate", "01-quant-saturate", "precision"
+    ]  # fmt: skip
+    assert first.first is not None and second.first is not None and precision.first is None
+    assert str(first.first.load) == "r8" and first.first.search == first.id
+    assert first.first.seed == second.first.seed  # engines answer the same
+    assert (precision.target, precision.budget_s) == (0.02, 60.0)

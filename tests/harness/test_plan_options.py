@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enginebench.errors import UnknownNameError, UsageError
-from enginebench.options import OPTION_KEYS, RateMultiple, merge_options, parse_options
+from enginebench.options import OPTION_KEYS, RateMultiple, Sought, merge_options, parse_options
 from enginebench.plan_file import read_plan_file
 from enginebench.run_settings import RunSettings
 from enginebench.settings import Setting
@@ -36,6 +36,9 @@ unchecked = false
 reference = "paged"
 price = 2.5
 slo = "ttft=500ms,tpot=50ms"
+slo_share = "95%"
+precision = "2%"
+budget = "5m"
 route = "chat"
 stall_timeout = 30
 url = "http://127.0.0.1:8000"
@@ -79,6 +82,9 @@ def test_file_and_command_line_say_the_same(tmp_path: Path) -> None:
         "reference": ["paged"],
         "price": ["2.5"],
         "slo": ["ttft=500ms,tpot=50ms"],
+        "slo_share": ["95%"],
+        "precision": ["2%"],
+        "budget": ["5m"],
         "route": ["chat"],
         "stall_timeout": ["30"],
         "url": ["http://127.0.0.1:8000"],
@@ -118,6 +124,40 @@ def test_how_a_run_is_executed() -> None:
     made = parse_options({"stall_timeout": ["30s"], "slo": ["ttft=500ms", "e2e=2s"]}).run_settings
     assert (made.stall_timeout_s, made.slo) == (30.0, Slo(ttft_s=0.5, e2e_s=2.0))
     assert parse_options({}).run_settings == RunSettings()
+
+
+def test_loads_may_be_sought() -> None:
+    sought = parse_options({"rate": ["2,saturate"], "concurrency": ["4"]})
+    assert (sought.concurrency, sought.rates) == ((4,), (2.0, Sought("saturate", 1.0)))
+    met = parse_options({"slo": ["ttft=1s"], "concurrency": ["slo:8"], "slo_share": ["99%"]})
+    assert (met.concurrency, met.rates, met.slo_share) == ((Sought("slo", 8.0),), (), 0.99)
+    alone = parse_options({"slo": ["ttft=1s"], "budget": ["90s"]})
+    assert (alone.concurrency, alone.rates) == ((), (Sought("slo", 1.0),))
+    assert (alone.budget_s, alone.slo_share) == (90.0, 0.9)
+
+
+def test_precision_begins_with_enough_repeats() -> None:
+    assert parse_options({"precision": ["2%"]}).repeats == 3
+    assert parse_options({"precision": ["2%"], "repeats": ["5"]}).repeats == 5
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"rate": ["slo"]}, "add --slo"),
+        ({"rate": ["saturate:0"]}, "with which load to begin"),
+        ({"rate": ["saturate:x"]}, "with which load to begin"),
+        ({"concurrency": ["saturate"]}, "never saturates"),
+        ({"concurrency": ["slo:1.5"], "slo": ["ttft=1s"]}, "how many users"),
+        ({"precision": ["2"]}, "as in 2%"),
+        ({"precision": ["0%"]}, "between 0% and 100%"),
+        ({"budget": ["10x"]}, "as in 90s, 10m or 1h"),
+        ({"budget": ["0m"]}, "above 0"),
+    ],
+)
+def test_what_cannot_be_sought(raw: dict[str, list[str]], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse_options(raw)
 
 
 def test_a_url_alone_measures_that_server() -> None:

@@ -46,6 +46,11 @@ class FakeMetric:
         return {self.columns[0].name: None}
 
 
+class FakeSearcher:
+    def next_step(self, *facts: object) -> None:
+        """See `Searcher.next_step`."""
+
+
 class FakeGate:
     def judge(self, *arms: object) -> None:
         raise NotImplementedError
@@ -96,6 +101,10 @@ class FakePlugin:
         return FakeGate() if self.name == "judge" else None
 
     @hookimpl
+    def enginebench_searcher(self) -> object | None:
+        return FakeSearcher() if self.name == "searcher" else None
+
+    @hookimpl
     def enginebench_driver_command(self) -> list[str] | None:
         return [self.name, "drive"] if self.name == "driver" else None
 
@@ -142,6 +151,13 @@ def test_the_gate_is_the_first_given(empty_manager: PluginManager) -> None:
     add(empty_manager, FakePlugin("other"), "dist-a")
     add(empty_manager, FakePlugin("judge"), "dist-b")
     assert isinstance(plugins.gate(empty_manager), FakeGate)
+
+
+def test_the_first_searcher_decides(empty_manager: plugins.PluginManager) -> None:
+    with pytest.raises(UsageError, match="no plugin decides how searches go on"):
+        plugins.searcher(empty_manager)
+    add(empty_manager, FakePlugin("searcher"), "dist-b")
+    assert isinstance(plugins.searcher(empty_manager), FakeSearcher)
 
 
 def test_unknown_model_says_what_to_type(empty_manager: PluginManager) -> None:

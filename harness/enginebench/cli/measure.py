@@ -82,10 +82,13 @@ def measure(work: NewRun | ResumedRun, manager: PluginManager, *, with_report: b
 def _sum_up(folder: Path, manager: PluginManager, with_report: bool) -> None:
     from enginebench.cli.report import default_formats, render_reports
     from enginebench.result_table import result_table
+    from enginebench.run_folder import RunFolder
     from enginebench.store import load
 
     results = load(folder)
     _print_failures(results)
+    for found in RunFolder.open(folder).found.values():
+        click.echo(found.sentence)
     doubts = _flags(results, manager)
     output_console().print(result_table(results, doubts))
     _print_doubts(doubts)

@@ -33,17 +33,22 @@ _HELP = {
     ),
     "concurrency": (
         "N,...",
-        "Closed loop: how many users at a time. [1,16; none where only --rate is given]",
+        "Closed loop: how many users at a time; slo or slo:FIRST searches for the most that "
+        "--slo allows. [1,16; none where only --rate is given]",
     ),
     "rate": (
         "R,...",
         "Open loop: how many requests come a second, whatever became of the others; a trace also "
-        "1x, 2x, ...: as fast as it was recorded, or that many times.",
+        "1x, 2x, ...: as fast as it was recorded, or that many times. saturate searches for the "
+        "highest that the engine keeps up with, slo for the highest that --slo allows; "
+        "saturate:8 begins there.",
     ),
     "slo": (
         "BOUNDS",
-        "What a good request keeps, as in ttft=500ms,tpot=50ms,e2e=10s: goodput counts those.",
+        "What a good request keeps, as in ttft=500ms,tpot=50ms,e2e=10s: goodput counts those. "
+        "Without --concurrency and --rate: search for the highest rate that keeps it.",
     ),
+    "slo_share": ("PERCENT", "How many requests must be good where a search asks. [90%]"),
     "arrival": (
         "HOW",
         "Open loop: constant, poisson or gamma (bursts), an option of the workload. [poisson]",
@@ -60,6 +65,12 @@ _HELP = {
     "output_tokens": ("N,...", "Answer lengths, an option of the workload."),
     "warmup": ("N", "Requests of a cell that come before the measured ones. [1]"),
     "repeats": ("N", "How often everything is measured, engines taking turns. [1]"),
+    "precision": (
+        "PERCENT",
+        "Repeat until output tokens/s are known to that (95% interval), or --budget is spent. "
+        "Begins with 3 repeats.",
+    ),
+    "budget": ("TIME", "For each search, and for the repeats of --precision. [10m]"),
     "seed": ("N", "Decides the prompts. [0]"),
     "reuse_servers": (None, "One server for all loads of an engine, whose cells then follow on."),
     "stall_timeout": (

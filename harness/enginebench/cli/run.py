@@ -114,4 +114,6 @@ def _print_cells(planned: Planned) -> None:
     for cell in planned.plan.cells:
         settings = [f"{key}={value}" for key, value in cell.spec.options.items()]
         click.echo("  ".join([cell.id, *settings]))
+    for search in planned.plan.searches:
+        click.echo(f"search  {search.id}")
     click.echo(f"{len(planned.plan.cells)} cells; nothing was started", err=True)
