@@ -138,7 +138,7 @@ KINDS: Sequence[Kind] = (
     Kind(
         "throughput",
         ("output_tokens_per_s",),
-        "Higher is better. A band is the range over repeats; the dotted line is where the lead of "
+        "Higher is better. A band is the range over repeats; a dotted line is where the lead of "
         "the two best changes, in its interval.",
         lambda frame, _, all_: plots.throughput(frame, look=all_.marks),
     ),
