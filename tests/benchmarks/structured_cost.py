@@ -1,0 +1,118 @@
+"""What structured output costs: TPOT with a JSON schema beside TPOT without, on a real server.
+
+    python tests/benchmarks/structured_cost.py --engine quant --model smollm2-135m --streams 1,4
+
+Both arms generate as many tokens from the same prompts; they take turns, so that whatever else the
+machine does hits both alike. The first request with the schema, whose grammar is compiled, is told
+apart. Not collected by pytest: it measures, and asserts nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+SCHEMA = {
+    "type": "array",
+    "minItems": 500,
+    "items": {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 30},
+            "age": {"type": "integer"},
+            "tags": {"type": "array", "items": {"enum": ["a", "b", "c"]}, "maxItems": 3},
+        },
+        "required": ["name", "age", "tags"],
+        "additionalProperties": False,
+    },
+}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "people", "schema": SCHEMA}}
+
+
+@contextmanager
+def serving(engine: str, model: str, options: list[str]) -> Iterator[str]:
+    """The URL of an engine's server."""
+    argv = [sys.executable, "-m", f"enginebench_{engine}.serve", "--model", model, "--port", "0"]
+    argv += ["--served-model-name", "m", *options]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            url = next(line.split()[2] for line in process.stdout if line.startswith("ready on"))
+            yield url
+        finally:
+            process.terminate()
+
+
+async def tpot_s(client: httpx.AsyncClient, tokens: int, structured: bool) -> float:
+    """Of one request, from its first to its last chunk."""
+    body = {
+        "model": "m",
+        "prompt": "A list of people as JSON:\n",
+        "max_tokens": tokens,
+        "temperature": 0.8,
+        "seed": 1,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **({"response_format": FORMAT} if structured else {"ignore_eos": True}),
+    }
+    first = last = 0.0
+    said = 0
+    async with client.stream("POST", "/v1/completions", json=body) as answer:
+        answer.raise_for_status()
+        async for line in answer.aiter_lines():
+            if line.startswith("data: {"):
+                chunk = json.loads(line[6:])
+                if chunk["choices"]:
+                    last = time.perf_counter()
+                    first = first or last
+                elif chunk.get("usage"):
+                    said = chunk["usage"]["completion_tokens"]
+    return (last - first) / (said - 1)
+
+
+async def measure(url: str, streams: int, tokens: int, rounds: int) -> None:
+    """Rounds of both arms in turn."""
+    arms: dict[bool, list[float]] = {False: [], True: []}
+    limits = httpx.Limits(max_connections=streams)
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
+        began = time.perf_counter()
+        await tpot_s(client, 2, structured=True)
+        compiled_s = time.perf_counter() - began
+        for at in range(2 * rounds):
+            structured = bool(at % 2)
+            asked = (tpot_s(client, tokens, structured) for _ in range(streams))
+            arms[structured] += await asyncio.gather(*asked)
+    plain, bound = (statistics.median(arms[arm]) * 1e3 for arm in (False, True))
+    print(
+        f"{streams:7} {plain:14.3f} {bound:14.3f} {(bound / plain - 1) * 100:+8.1f} %"
+        f" {compiled_s * 1e3:12.0f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Print a row for each number of streams."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--engine", choices=("paged", "quant"), default="quant")
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--streams", default="1,4")
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments, options = parser.parse_known_args()
+    print("streams  TPOT plain, ms  with schema, ms     cost  first answer, ms")
+    with serving(arguments.engine, arguments.model, options) as url:
+        for streams in map(int, arguments.streams.split(",")):
+            asyncio.run(measure(url, streams, arguments.tokens, arguments.rounds))
+
+
+if __name__ == "__main__":
+    main()
