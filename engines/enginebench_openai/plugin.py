@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -16,6 +16,7 @@ from enginebench.types import (
     ModelInfo,
     Option,
 )
+from enginebench_openai.common_metrics import SERVER_METRICS
 from enginebench_openai.echo import DEFAULT_CONTEXT, OPTIONS
 from enginebench_openai.launch import server_launch
 
@@ -30,6 +31,7 @@ class Echo:
     name = "echo"
     summary = "Says the prompt back at an exact cadence, computing nothing: the harness's own floor"
     options: Sequence[Option] = OPTIONS
+    server_metrics: Mapping[str, Sequence[str]] = SERVER_METRICS
     computes_nothing: Literal[True] = True
 
     def availability(self) -> Availability:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from enginebench import __version__, hookimpl
 from enginebench.types import (
@@ -20,6 +20,7 @@ from enginebench.types import (
     Option,
 )
 from enginebench_openai import server_launch
+from enginebench_openai.common_metrics import SERVER_METRICS
 from enginebench_paged.options import COMPUTES_IN, OPTIONS
 
 __all__ = ["Paged", "enginebench_calibrators", "enginebench_engines"]
@@ -31,6 +32,7 @@ class Paged:
     name = "paged"
     summary = "Batched server: paged attention, continuous batching, prefix cache, chunked prefill"
     options: Sequence[Option] = OPTIONS
+    server_metrics: Mapping[str, Sequence[str]] = SERVER_METRICS
 
     def availability(self) -> Availability:
         """It needs torch; a GPU is used if there is one."""

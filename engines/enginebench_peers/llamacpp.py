@@ -11,7 +11,7 @@ import importlib.util
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata
 
@@ -44,6 +44,11 @@ class LlamaCpp:
 
     name = "llamacpp"
     summary = "llama.cpp's server: llama-server on PATH, else PyPI's xllamacpp"
+    server_metrics: Mapping[str, Sequence[str]] = {
+        "server_running": ("llamacpp:requests_processing",),
+        "server_waiting": ("llamacpp:requests_deferred",),
+        "server_kv_used_share": ("llamacpp:kv_cache_usage_ratio",),
+    }
     options: Sequence[Option] = (
         Option("parallel", int, 16, "slots: requests that are computed at the same time"),
         Option("context", int, 2048, "tokens of one request, prompt and output (of each slot)"),

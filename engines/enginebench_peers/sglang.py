@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from enginebench.types import (
@@ -32,6 +32,13 @@ class Sglang:
 
     name = "sglang"
     summary = "SGLang's server: radix-tree prefix cache, continuous batching, on GPUs"
+    server_metrics: Mapping[str, Sequence[str]] = {
+        "server_running": ("sglang:num_running_reqs",),
+        "server_waiting": ("sglang:num_queue_reqs",),
+        "server_kv_used_share": ("sglang:token_usage",),
+        "server_prefix_queried_tokens": ("sglang:prompt_tokens_total",),
+        "server_prefix_hit_tokens": ("sglang:cached_tokens_total",),
+    }
     options: Sequence[Option] = (
         Option(
             "dtype",

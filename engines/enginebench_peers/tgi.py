@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from enginebench.types import (
@@ -39,6 +39,10 @@ class Tgi:
 
     name = "tgi"
     summary = "Hugging Face's Text Generation Inference, on GPUs (text prompts only)"
+    server_metrics: Mapping[str, Sequence[str]] = {
+        "server_running": ("tgi_batch_current_size",),
+        "server_waiting": ("tgi_queue_size",),
+    }
     options: Sequence[Option] = (
         Option("dtype", str, None, "precision", choices=("float16", "bfloat16")),
         Option("quantize", str, None, "how weights are quantized, as in fp8"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from enginebench.types import (
@@ -16,6 +16,7 @@ from enginebench.types import (
     Option,
 )
 from enginebench_openai import server_launch
+from enginebench_openai.common_metrics import SERVER_METRICS
 from enginebench_peers.installed import absent, present
 from enginebench_peers.precision import short_type
 from enginebench_peers.transformers_options import BATCHING_OPTIONS, GENERATE_OPTIONS
@@ -32,6 +33,7 @@ class Transformers:
     name = "transformers"
     summary = "Hugging Face transformers' generate(), one request after the other: the baseline"
     options: Sequence[Option] = GENERATE_OPTIONS
+    server_metrics: Mapping[str, Sequence[str]] = SERVER_METRICS
     module = "enginebench_peers.transformers_generate"
     is_reference = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from enginebench.types import (
     Availability,
@@ -29,6 +29,20 @@ class Vllm:
 
     name = "vllm"
     summary = "vLLM's server: paged attention, continuous batching, on GPUs (CPU builds exist)"
+    server_metrics: Mapping[str, Sequence[str]] = {
+        "server_running": ("vllm:num_requests_running",),
+        "server_waiting": ("vllm:num_requests_waiting",),
+        "server_kv_used_share": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+        "server_prefix_queried_tokens": (
+            "vllm:prefix_cache_queries_total",
+            "vllm:gpu_prefix_cache_queries_total",
+        ),
+        "server_prefix_hit_tokens": (
+            "vllm:prefix_cache_hits_total",
+            "vllm:gpu_prefix_cache_hits_total",
+        ),
+        "server_preemptions": ("vllm:num_preemptions_total",),
+    }
     options: Sequence[Option] = (
         Option(
             "dtype",

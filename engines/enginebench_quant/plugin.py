@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -21,6 +21,7 @@ from enginebench.types import (
     Option,
 )
 from enginebench_openai import server_launch
+from enginebench_openai.common_metrics import SERVER_METRICS
 from enginebench_quant.cli_perplexity import perplexity_command
 from enginebench_quant.options import OPTIONS
 
@@ -39,6 +40,7 @@ class Quant:
     name = "quant"
     summary = "Single-stream runner on quantized weights: memory-mapped, small, quick to start"
     options: Sequence[Option] = OPTIONS
+    server_metrics: Mapping[str, Sequence[str]] = SERVER_METRICS
 
     def availability(self) -> Availability:
         """It needs numba."""

@@ -8,7 +8,8 @@ records that it has. Knows nothing of the other cells.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from enginebench.progress import Listener
 from enginebench.questions import questions
 from enginebench.results import CellStatus
 from enginebench.run_settings import RunSettings
+from enginebench.scrape import Scraper
 from enginebench.server import Server, start_server
 from enginebench.server_slot import ServerSlot
 from enginebench.telemetry import Sampler
@@ -35,6 +37,7 @@ from enginebench.types import (
     NullEngine,
     Numerics,
     Request,
+    TellsMetrics,
     TellsNumerics,
     Workload,
 )
@@ -108,7 +111,8 @@ class _Attempt:
         self.bench.listener.engine_ready(self.cell, self.ready_s or 0.0)
         self.numerics = self._numerics(server)
         self._ask(server)
-        done = self._drive(server, requests)
+        with self._scraping(server):
+            done = self._drive(server, requests)
         self._check_records()
         return done
 
@@ -128,6 +132,15 @@ class _Attempt:
         self.slot.put(self.cell.spec, server)
         self.ready_s = server.ready_s
         return server
+
+    @contextmanager
+    def _scraping(self, server: Server) -> Iterator[None]:
+        if not isinstance(self.engine, TellsMetrics):
+            yield
+            return
+        with Scraper(server.endpoint, self.engine.server_metrics) as scraper:
+            self.sampler.watch_metrics(scraper)
+            yield
 
     def _numerics(self, server: Server) -> Numerics | None:
         if not isinstance(self.engine, TellsNumerics):

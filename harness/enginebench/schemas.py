@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from enginebench.scrape import COMMON_NAMES
 from enginebench.types import Message, Request, RequestRecord
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def telemetry_schema() -> pa.Schema:
             pa.field("threads", pa.int32()),
             pa.field("voluntary_switches", i64),
             pa.field("involuntary_switches", i64),
+            *(pa.field(name, f64) for name in COMMON_NAMES),
             pa.field("client_cpu_percent", f64),
             pa.field("client_cpu_s", f64),
             pa.field("client_rss_bytes", i64),

@@ -22,6 +22,7 @@ import psutil
 
 from enginebench.nvml import Gpu, GpuSample, gpu_session
 from enginebench.process_tree import ProcessTree
+from enginebench.scrape import Scraper
 
 __all__ = ["Sampler"]
 
@@ -34,6 +35,7 @@ class Sampler:
         self._gpus, self._interval_s = gpus, interval_s
         self._server: ProcessTree | None = None
         self._client: ProcessTree | None = None
+        self._scraper: Scraper | None = None
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
@@ -45,6 +47,10 @@ class Sampler:
     def watch_client(self, pid: int) -> None:
         """From now on `pid` and what it starts are the load driver."""
         self._client = ProcessTree(pid)
+
+    def watch_metrics(self, scraper: Scraper) -> None:
+        """From now on what `scraper` (which runs already) reads is in the samples."""
+        self._scraper = scraper
 
     def __enter__(self) -> Sampler:
         self._thread.start()
@@ -82,6 +88,8 @@ class Sampler:
             sample |= self._server.sample()
         if self._client is not None:
             sample |= _as_client(self._client.sample())
+        if self._scraper is not None:
+            sample |= self._scraper.take()
         return sample | _gpu_columns([gpu.sample() for gpu in gpus])
 
 

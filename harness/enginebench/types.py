@@ -45,6 +45,7 @@ __all__ = [
     "RequestRecord",
     "Search",
     "StampedBy",
+    "TellsMetrics",
     "TellsNumerics",
     "TokenCountSource",
     "Workload",
@@ -424,6 +425,17 @@ class Calibrator:
     name: str
     argv: tuple[str, ...]
     measures_gpus: bool = False
+
+
+@runtime_checkable
+class TellsMetrics(Protocol):
+    """An engine whose server has Prometheus metrics at /metrics; engines need not.
+
+    `server_metrics` are the names under which the server counts, by the common names of
+    `enginebench.scrape`, which also says how they are read.
+    """
+
+    server_metrics: Mapping[str, Sequence[str]]
 
 
 # ---------------------------------------------------------------- workloads, metrics, reports

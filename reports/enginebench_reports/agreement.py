@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enginebench.answers import Answer
 from enginebench.results import CellResult
 from enginebench.types import Cell, MetricInfo, Numerics
+from enginebench_reports.shared_prefixes import common_length
 
 __all__ = ["COLUMNS", "Reference", "agreement", "reference_of", "type_bits"]
 
@@ -151,7 +152,7 @@ def _count(expected: Answer, found: Answer, first: _Tally, later: _Tally) -> Non
     if not found.text:  # it ended at once, where the reference had something to say
         first.differed += 1
         return
-    common = _common(expected.text, found.text)
+    common = common_length(expected.text, found.text)
     agreed = _whole_pieces(expected, common)
     first.agreed += min(agreed, 1)
     later.agreed += max(agreed - 1, 0)
@@ -159,13 +160,6 @@ def _count(expected: Answer, found: Answer, first: _Tally, later: _Tally) -> Non
         return  # one ends where the other goes on, or either was right
     tally = later if agreed else first
     tally.differed += 1
-
-
-def _common(one: str, other: str) -> int:
-    """The length of what both begin with."""
-    pairs = zip(one, other, strict=False)
-    differs = (place for place, (a, b) in enumerate(pairs) if a != b)
-    return next(differs, min(len(one), len(other)))
 
 
 def _whole_pieces(answer: Answer, length: int) -> int:

@@ -1,7 +1,7 @@
 """The built-in metric: every figure that a cell's raw facts yield, in one pass over its records.
 
 The figures themselves stand in `latency`, `throughput`, `goodput`, `outcome`, `resources`,
-`agreement`, `roofline` and `cost`.
+`server_side`, `agreement`, `roofline` and `cost`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from enginebench_reports import (
     outcome,
     resources,
     roofline,
+    server_side,
     throughput,
 )
 from enginebench_reports.measured import Measured
@@ -30,6 +31,7 @@ COLUMNS: Sequence[MetricInfo] = (
     *goodput.COLUMNS,
     *outcome.COLUMNS,
     *resources.COLUMNS,
+    *server_side.COLUMNS,
     *agreement.COLUMNS,
     *cost.COLUMNS,
     *roofline.COLUMNS,
@@ -49,6 +51,7 @@ def serving_figures(cell: CellResult) -> Mapping[str, float | None]:
         **goodput.goodput(measured, window, cell.run.slo),
         **outcome.outcome(measured, cell.status),
         **resources.resources(cell.telemetry, window, tokens),
+        **server_side.server_side(cell.telemetry, window),
         **agreement.agreement(cell),
         **cost.cost(rates["output_tokens_per_s"], cell.run.settings.price_per_hour),
         **roofline.roofline(cell, measured, latencies),

@@ -19,7 +19,11 @@ from enginebench_reports.throughput import Window
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["COLUMNS", "resources"]
+__all__ = ["COLUMNS", "resources", "series"]
+
+POWER_CAP_BIT = 0x4
+SLOWED_BITS = 0x8 | 0x20 | 0x40 | 0x80
+"""NVML's bits for hardware slowdown, thermal slowdown (by software, by hardware), power brake."""
 
 COLUMNS: Sequence[MetricInfo] = (
     MetricInfo(
@@ -43,6 +47,31 @@ COLUMNS: Sequence[MetricInfo] = (
         "lower",
         "CPU of the load driver during the window; near 100 it may have been the bottleneck",
     ),
+    MetricInfo(
+        "peak_threads", "threads", "neither", "Most threads that the engine's processes had at once"
+    ),
+    MetricInfo(
+        "context_switches_per_s",
+        "1/s",
+        "lower",
+        "Context switches of the engine's threads during the window, forced ones included",
+    ),
+    MetricInfo(
+        "mean_sm_clock_mhz", "MHz", "neither", "Clock of the GPUs' multiprocessors in the window"
+    ),
+    MetricInfo("mean_gpu_memory_clock_mhz", "MHz", "neither", "Clock of the GPUs' memory"),
+    MetricInfo(
+        "slowed_share",
+        "share",
+        "lower",
+        "Share of the window's samples in which heat or the hardware held the GPUs' clocks down",
+    ),
+    MetricInfo(
+        "power_capped_share",
+        "share",
+        "neither",
+        "Share of the window's samples in which the power limit held the GPUs' clocks down",
+    ),
     MetricInfo("mean_power_w", "W", "lower", "GPU power during the window, all GPUs of the cell"),
     MetricInfo(
         "energy_j_per_token", "J/token", "lower", "GPU energy of the window / tokens that arrived"
@@ -56,6 +85,7 @@ def resources(
     """All of COLUMNS; `tokens` arrived inside `window`."""
     figures: dict[str, float | None] = dict.fromkeys(column.name for column in COLUMNS)
     figures["peak_rss_bytes"] = _peak(telemetry, "rss_bytes")
+    figures["peak_threads"] = _peak(telemetry, "threads")
     figures["peak_gpu_memory_bytes"] = _peak(telemetry, "gpu_memory_bytes")
     if window is None:
         return figures
@@ -63,12 +93,17 @@ def resources(
     return figures | {
         "mean_cpu_percent": _mean(telemetry, "cpu_percent", window),
         "client_cpu_percent": _mean(telemetry, "client_cpu_percent", window),
+        "context_switches_per_s": _switches_per_s(telemetry, window),
+        "mean_sm_clock_mhz": _mean(telemetry, "gpu_sm_clock_mhz", window),
+        "mean_gpu_memory_clock_mhz": _mean(telemetry, "gpu_memory_clock_mhz", window),
+        "slowed_share": _share_with(telemetry, SLOWED_BITS, window),
+        "power_capped_share": _share_with(telemetry, POWER_CAP_BIT, window),
         "mean_power_w": energy_j / window.length_s if energy_j is not None else None,
         "energy_j_per_token": energy_j / tokens if energy_j is not None and tokens > 0 else None,
     }
 
 
-def _series(telemetry: pa.Table, name: str) -> tuple[Ints, Floats]:
+def series(telemetry: pa.Table, name: str) -> tuple[Ints, Floats]:
     """Times and values of a column where it has any, in order of time."""
     if name not in telemetry.column_names:  # written by an older version
         return np.empty(0, np.int64), np.empty(0)
@@ -80,14 +115,34 @@ def _series(telemetry: pa.Table, name: str) -> tuple[Ints, Floats]:
 
 
 def _peak(telemetry: pa.Table, name: str) -> float | None:
-    _, values = _series(telemetry, name)
+    _, values = series(telemetry, name)
     return float(values.max()) if len(values) else None
 
 
 def _mean(telemetry: pa.Table, name: str, window: Window) -> float | None:
-    times, values = _series(telemetry, name)
+    times, values = series(telemetry, name)
     inside = window.holds(times)
     return float(values[inside].mean()) if inside.any() else None
+
+
+def _switches_per_s(telemetry: pa.Table, window: Window) -> float | None:
+    """Between the first and the last sample inside; None where threads that ended took theirs."""
+    total = 0.0
+    for name in ("voluntary_switches", "involuntary_switches"):
+        times, counts = series(telemetry, name)
+        inside = window.holds(times)
+        if inside.sum() < 2:
+            return None
+        grown = counts[inside][-1] - counts[inside][0]
+        total += float(grown) / (float(times[inside][-1] - times[inside][0]) * 1e-9)
+    return total if total >= 0 else None
+
+
+def _share_with(telemetry: pa.Table, bits: int, window: Window) -> float | None:
+    """Share of the samples inside in which NVML named one of these reasons."""
+    times, reasons = series(telemetry, "gpu_throttle_reasons")
+    inside = reasons[window.holds(times)].astype(np.int64)
+    return float((inside & bits != 0).mean()) if len(inside) else None
 
 
 def _energy_j(telemetry: pa.Table, window: Window) -> float | None:
@@ -96,10 +151,10 @@ def _energy_j(telemetry: pa.Table, window: Window) -> float | None:
     None unless samples reach across the whole window: nothing is extrapolated.
     """
     edges = np.array([window.start_ns, window.end_ns])
-    times, counter = _series(telemetry, "gpu_energy_j")
+    times, counter = series(telemetry, "gpu_energy_j")
     if _covers(times, window):
         return float(np.diff(np.interp(edges, times, counter))[0])
-    times, power_w = _series(telemetry, "gpu_power_w")
+    times, power_w = series(telemetry, "gpu_power_w")
     if not _covers(times, window):
         return None
     grid = np.concatenate([edges[:1], times[window.holds(times)], edges[1:]])

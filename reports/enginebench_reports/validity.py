@@ -17,6 +17,7 @@ from enginebench_reports.latency import Gaps
 from enginebench_reports.measured import Measured, phase
 from enginebench_reports.percentiles import printed_from
 from enginebench_reports.roofline import ceilings_of
+from enginebench_reports.shared_prefixes import reusable_share
 
 __all__ = ["Flag", "flags"]
 
@@ -34,6 +35,8 @@ BROKEN_AGREEMENT = 0.5
 GOOD_AGREEMENT = 0.8
 UNANSWERED_SHARE = 0.4
 UNCERTAIN_CEILING = 0.1
+UNEXPECTED_HIT_SHARE = 0.05
+SLOWED_SHARE = 0.1
 
 Figures = Mapping[str, float | None]
 
@@ -53,6 +56,8 @@ def flags(cell: CellResult, figures: Figures) -> Sequence[Flag]:
         *_client_lag(cell, figures),
         *_token_counts(cell),
         *_answers_differ(cell, figures),
+        *_prefix_hits(cell, figures),
+        *_slowed(figures),
         *_answers_failed(cell),
         *_above_ceiling(cell, figures),
     ]
@@ -271,6 +276,32 @@ def _above_ceiling(cell: CellResult, figures: Figures) -> Iterator[Flag]:
                 "the engine did not do the work (tokens guessed ahead?), or the ceilings are from "
                 "a busy moment (`bench calibrate` measures them again)",
             )
+
+
+def _prefix_hits(cell: CellResult, figures: Figures) -> Iterator[Flag]:
+    """A cache may reuse what the cell's own prompts have in common, and a little of anything."""
+    hits = figures.get("cached_prompt_share")
+    hits = figures.get("server_prefix_hit_share") if hits is None else hits
+    if hits is None or hits <= UNEXPECTED_HIT_SHARE:
+        return
+    expected = reusable_share(cell.requests)
+    if expected is not None and hits > expected + UNEXPECTED_HIT_SHARE:
+        yield Flag(
+            "invalid",
+            "unexpected_prefix_hits",
+            f"the server took {hits:.0%} of the prompts from its prefix cache, where they have "
+            f"only {expected:.0%} in common: it had seen them before",
+        )
+
+
+def _slowed(figures: Figures) -> Iterator[Flag]:
+    share = figures.get("slowed_share") or 0.0
+    if share > SLOWED_SHARE:
+        yield Flag(
+            "caution",
+            "slowed_gpu",
+            f"heat or the hardware held the GPU's clocks down for {share:.0%} of the window",
+        )
 
 
 def _answers_failed(cell: CellResult) -> Iterator[Flag]:
