@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import jinja2
 from jinja2.ext import loopcontrols
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from enginebench.errors import UsageError
@@ -31,6 +32,9 @@ _TEMPLATE_FAILURES = (
     TypeError,
     ValueError,
 )
+
+MAX_PRODUCT = 10_000_000  # characters or elements of a repetition, or a number
+MAX_POWER = 1000
 
 
 class ChatTemplateError(UsageError):
@@ -67,9 +71,7 @@ class ChatTemplate:
 
     @cached_property
     def _template(self) -> jinja2.Template:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-        )
+        environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = _strftime_now
@@ -77,6 +79,25 @@ class ChatTemplate:
             return environment.from_string(self.source)
         except jinja2.TemplateError as error:
             raise ChatTemplateError(f"the model's chat template is broken: {error}") from error
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Also bounds what one operation may make: a template must not fill the memory."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Refuse repetitions and powers beyond any use."""
+        if operator == "**" and not (_is_small(left) and _is_small(right)):
+            raise jinja2.TemplateError(f"{left!r:.40} ** {right!r:.40} is too large")
+        sizes = [len(one) if hasattr(one, "__len__") else one for one in (left, right)]
+        if operator == "*" and (sizes[0] or 0) * (sizes[1] or 0) > MAX_PRODUCT:
+            raise jinja2.TemplateError("a product is too large for a chat template")
+        return super().call_binop(context, operator, left, right)
+
+
+def _is_small(number: Any) -> bool:
+    return isinstance(number, int | float) and abs(number) <= MAX_POWER
 
 
 def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:

@@ -39,7 +39,7 @@ async def chat_completions(request: Request) -> ASGIApp:
     max_tokens, max_tokens_field = _max_tokens(body)
     template = "" if on.chat_template is None else on.chat_template.source
     use = tool_use(body, template)
-    text = on.render_chat(template_messages(body.messages), variables=_variables(body, use))
+    text = await on.render_chat(template_messages(body.messages), variables=_variables(body, use))
     grammar, grammar_field = requested_grammar(body)
     if use is not None and use.grammar is not None:
         grammar, grammar_field = use.grammar, "tool_choice"

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.requests import Request
@@ -19,6 +20,7 @@ from enginebench.errors import UsageError
 from enginebench_openai.errors import ApiError
 from enginebench_openai.front import Front
 from enginebench_openai.metrics import ServerMetrics
+from enginebench_openai.time_limit import OutOfTimeError, within
 
 if TYPE_CHECKING:
     from enginebench_models import ChatTemplate, Tokenizer
@@ -28,6 +30,7 @@ __all__ = ["Served", "ServedModels", "read_body", "served"]
 logger = logging.getLogger(__name__)
 
 INLINE_CHARS: Final = 4096
+TEMPLATE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Served:
             self.tokenizer.encode, text, add_bos=add_bos, parse_special=True
         )
 
-    def render_chat(
+    async def render_chat(
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
@@ -76,7 +79,8 @@ class Served:
         variables: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt that the model's own template makes of a conversation; further `variables`
-        reach the template."""
+        reach the template. A template is a stranger's program: it gets `TEMPLATE_S` at most.
+        """
         if self.chat_template is None:
             raise ApiError(
                 400,
@@ -85,11 +89,20 @@ class Served:
                 code="no_chat_template",
             )
         try:
-            return self.chat_template.render(
-                messages, add_generation_prompt=add_generation_prompt, **(variables or {})
+            return await within(
+                TEMPLATE_S,
+                partial(
+                    self.chat_template.render,
+                    messages,
+                    add_generation_prompt=add_generation_prompt,
+                    **(variables or {}),
+                ),
             )
         except UsageError as error:
             raise ApiError(400, str(error), param="messages", code="chat_template") from error
+        except OutOfTimeError as error:
+            message = f"the model's chat template did not end: {error}"
+            raise ApiError(400, message, param="messages", code="chat_template") from error
 
 
 class ServedModels:

@@ -74,7 +74,7 @@ async def _tokens(on: Served, body: TokenizeBody) -> list[int]:
     if body.messages is None:
         assert body.prompt is not None
         return await on.encode(body.prompt, add_bos=body.add_special_tokens)
-    text = on.render_chat(
+    text = await on.render_chat(
         template_messages(body.messages), add_generation_prompt=body.add_generation_prompt
     )
     return await on.encode(text, add_bos=bool(body.add_special_tokens))
