@@ -11,10 +11,11 @@ from enginebench_models import ModelConfig
 from enginebench_quant.kernels.activations import BLOCK, BLOCK_BYTES
 from enginebench_quant.kernels.crew import TASKS_PER_THREAD
 from enginebench_quant.kernels.decode_attention import part_floats
+from enginebench_quant.kernels.experts import list_words
 from enginebench_quant.memory import zeros
 from enginebench_quant.packed import padded_columns
 
-__all__ = ["Activations", "Buffers", "heads_in_group"]
+__all__ = ["Activations", "Buffers", "ExpertBuffers", "heads_in_group"]
 
 FLOAT_BYTES = 4
 
@@ -54,6 +55,25 @@ class Activations:
         return int(self.floats.shape[1]) // BLOCK
 
 
+class ExpertBuffers:
+    """Of a mixture of experts: a row for each assignment of a token to an expert.
+
+    `rows` are normed activations quantized row by row, whatever the tile of other products is.
+    """
+
+    def __init__(self, config: ModelConfig, max_tokens: int) -> None:
+        experts = config.experts
+        assert experts is not None
+        self.most = max_tokens * experts.used
+        self.scores = Activations.of(max_tokens, experts.count)
+        self.gate = Activations.of(self.most, experts.size)
+        self.up = Activations.of(self.most, experts.size)
+        self.found = Activations.of(self.most, config.hidden_size)
+        self.rows = zeros(max_tokens * padded_columns(config.hidden_size) // BLOCK * BLOCK_BYTES)
+        self.weights = np.zeros(self.most, np.float32)
+        self.lists = np.zeros(list_words(experts.count, self.most), np.int64)
+
+
 class Buffers:
     """Everything between the embedding and the logits, for chunks of up to `max_tokens`,
     and the logits of `logits_rows` of them."""
@@ -77,13 +97,22 @@ class Buffers:
         self.k = Activations.of(max_tokens, kv_size)
         self.v = Activations.of(max_tokens, kv_size)
         self.attended = Activations.of(max_tokens, q_size)
-        self.gate = Activations.of(max_tokens, config.intermediate_size)
-        self.up = Activations.of(max_tokens, config.intermediate_size)
+        inner = config.intermediate_size
+        if config.experts is not None:
+            inner = config.experts.shared_size or 1
+        self.gate, self.up = Activations.of(max_tokens, inner), Activations.of(max_tokens, inner)
+        # What a part of a layer yields, where it does not go straight into x
+        self.delta = Activations.of(max_tokens, config.hidden_size)
+        self.experts = None if config.experts is None else ExpertBuffers(config, max_tokens)
         self.logits = Activations.of(logits_rows, config.vocab_size)
-        self.cos_sin = zeros(max_tokens * config.head_dim * FLOAT_BYTES).view(np.float32)
-        self.cos_sin = self.cos_sin.reshape(max_tokens, 2, config.head_dim // 2)
+        # One table for each kind of layer, in the order of `kinds`
+        self.kinds = tuple(dict.fromkeys(config.layers))
+        angles = len(self.kinds) * max_tokens * config.head_dim
+        self.cos_sin = zeros(angles * FLOAT_BYTES).view(np.float32)
+        self.cos_sin = self.cos_sin.reshape(-1, max_tokens, 2, config.head_dim // 2)
         rows = max(tile, heads_in_group(config))
-        self.scratch_bytes = rows * (capacity + padded_columns(config.head_dim) + 2) * FLOAT_BYTES
+        self.scratch_bytes = rows * (2 * capacity + padded_columns(config.head_dim) + 2)
+        self.scratch_bytes *= FLOAT_BYTES
         self.scratch = zeros(self.scratch_bytes * threads)
         self.splits = 1 if threads == 1 else -(-threads * TASKS_PER_THREAD // config.n_kv_heads)
         part = part_floats(heads_in_group(config), config.head_dim, lanes) * FLOAT_BYTES

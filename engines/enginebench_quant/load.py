@@ -41,8 +41,13 @@ def load_engine(model: Model, options: QuantOptions, *, log: Callable[[str], Non
         samplers=options.samplers,
         grammars=Grammars(model.tokenizer, model.config.vocab_size),
         drafter=drafter,
-        cache_mark=fingerprint(model, "f16"),
+        cache_mark=fingerprint(model, _cache_layout(runner, options.kv_type)),
     )
+
+
+def _cache_layout(runner: QuantModel, kv_type: str) -> str:
+    """What files of caches must agree in beside the model."""
+    return kv_type if kv_type == "f16" else f"{kv_type} by {runner.lanes}"
 
 
 def _open_draft(name: str, model: Model) -> Model:
@@ -65,12 +70,17 @@ def _model_drafter(draft: Model, options: QuantOptions, log: Callable[[str], Non
 
 def load_model(model: Model, options: QuantOptions, *, log: Callable[[str], None]) -> QuantModel:
     """Ready to compute; `log` hears of whatever takes long or runs slower than it should."""
-    model.config.refuse_beyond_llama("quant", "take the engine paged")
     level = _level(options.cpu_level)
     if level.name == "plain":
         log("no vector instructions are used here (cpu_level plain): answers are right, but slow")
     kernels = Kernels(level, cache_folder() / "kernels", log)
-    return QuantModel(model, kernels, context=options.context, threads=options.threads)
+    return QuantModel(
+        model,
+        kernels,
+        context=options.context,
+        threads=options.threads,
+        kv_type=options.kv_type,
+    )
 
 
 def _level(name: str) -> CpuLevel:

@@ -43,16 +43,17 @@ class QuantModel:
         *,
         context: int,
         threads: int,
+        kv_type: str = "f16",
     ) -> None:
         config, level = model.config, kernels.level
         tile = TILE_TOKENS[level.name]
-        self.config = config
+        self.config, self.lanes = config, level.lanes
         self._kernels = kernels
         self._crew = Crew(threads, kernels.interpreter())
         self._weights = PackedWeights(model, kernels)
         self._embedding_type = model.weights["token_embd.weight"].type
         self._embedding = model.weights["token_embd.weight"].data
-        self.cache = KVCache(config, context, lanes=level.lanes, tile=tile)
+        self.cache = KVCache(config, context, lanes=level.lanes, tile=tile, kv_type=kv_type)
         self._buffers = Buffers(
             config,
             max_tokens=MAX_CHUNK_TOKENS,
@@ -62,7 +63,8 @@ class QuantModel:
             capacity=self.cache.capacity,
             threads=threads,
         )
-        self._frequencies = config.inverse_frequencies()
+        self._kinds = self._buffers.kinds
+        self._frequencies = [kind.frequencies(config.head_dim, context) for kind in self._kinds]
 
         def writer(max_tokens: int, tile: int) -> ProgramWriter:
             return ProgramWriter(
@@ -161,9 +163,18 @@ class QuantModel:
         count, width = len(tokens), self.config.hidden_size
         rows = self._embedding[np.asarray(tokens)]
         embedded = dequantize(rows, self._embedding_type, (count, width))
-        self._buffers.x.floats[:count, :width] = embedded
-        angles = np.arange(position, position + count)[:, None] * self._frequencies
-        np.cos(angles, out=self._buffers.cos_sin[:count, 0], casting="same_kind")
-        np.sin(angles, out=self._buffers.cos_sin[:count, 1], casting="same_kind")
+        scale = self.config.embedding_scale
+        self._buffers.x.floats[:count, :width] = embedded if scale is None else embedded * scale
+        self._turn(np.arange(position, position + count)[:, None])
         self._buffers.state[:] = count, position
         self._buffers.row_states[:, 1] = np.arange(position, position + MAX_VERIFIED_TOKENS)
+
+    def _turn(self, positions: NDArray[np.int64]) -> None:
+        """Cosines and sines of the positions (tokens, 1), for each kind of layer."""
+        count, tables = len(positions), self._buffers.cos_sin
+        for kind, table, frequencies in zip(self._kinds, tables, self._frequencies, strict=True):
+            angles = positions * frequencies
+            np.cos(angles, out=table[:count, 0], casting="same_kind")
+            np.sin(angles, out=table[:count, 1], casting="same_kind")
+            if kind.magnitude != 1.0:
+                table[:count] *= np.float32(kind.magnitude)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from enginebench.errors import ModelError
 from enginebench_models import Model, ModelConfig, Tensor
+from enginebench_models.weights import expert_tensors
 from enginebench_quant.kernels.crew import TASKS_PER_THREAD, Crew, Program, split_tasks
 from enginebench_quant.kernels.formats import FORMATS
 from enginebench_quant.kernels.layout import packed_shape
@@ -34,14 +35,22 @@ def padded_columns(columns: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PackedMatrix:
-    """A matrix as the kernels read it; `data` has the shape (groups, steps, bytes of a step)."""
+    """A matrix as the kernels read it; `data` has the shape (groups, steps, bytes of a step).
+
+    Those of a layer's `experts` follow each other, each of as many groups.
+    """
 
     kind: str
     data: NDArray[np.uint8]
+    experts: int = 1
 
     @property
     def groups(self) -> int:
-        return int(self.data.shape[0])
+        return int(self.data.shape[0]) // self.experts
+
+    @property
+    def expert_bytes(self) -> int:
+        return self.groups * self.group_bytes
 
     @property
     def steps(self) -> int:
@@ -53,7 +62,11 @@ class PackedMatrix:
 
 
 def _is_matrix(tensor: Tensor) -> bool:
-    return len(tensor.shape) == 2
+    return len(tensor.shape) > 1
+
+
+def _experts(tensor: Tensor) -> int:
+    return tensor.shape[0] if len(tensor.shape) == 3 else 1
 
 
 def _halves_order(heads: int, head_dim: int) -> NDArray[np.int64]:
@@ -85,7 +98,13 @@ class PackedWeights:
     def fill(self, crew: Crew) -> None:
         """Pack every matrix; the file's pages are given back one matrix after the other."""
         for name, tensor in self._sources.items():
-            self._pack(tensor, self._matrices[name], crew)
+            packed = self._matrices[name]
+            if len(tensor.shape) == 2:
+                self._pack(tensor, packed, crew)
+            else:
+                targets = np.split(packed.data, packed.experts)
+                for expert, target in zip(expert_tensors(tensor), targets, strict=True):
+                    self._pack(expert, PackedMatrix(packed.kind, target), crew)
             tensor.release()
         self._sources.clear()
 
@@ -111,12 +130,14 @@ class PackedWeights:
         return not tensor.name.startswith("rope_")
 
     def _shape(self, tensor: Tensor) -> tuple[int, int, int]:
-        rows, columns = tensor.shape
-        return packed_shape(tensor.type.name, rows, columns, self._lanes)
+        rows, columns = tensor.shape[-2:]
+        groups, steps, n_bytes = packed_shape(tensor.type.name, rows, columns, self._lanes)
+        return groups * _experts(tensor), steps, n_bytes
 
     def _reserve(self, tensor: Tensor, arena: Arena) -> PackedMatrix:
         shape = self._shape(tensor)
-        return PackedMatrix(tensor.type.name, arena.take(int(np.prod(shape))).reshape(shape))
+        data = arena.take(int(np.prod(shape))).reshape(shape)
+        return PackedMatrix(tensor.type.name, data, _experts(tensor))
 
     def _pack(self, tensor: Tensor, packed: PackedMatrix, crew: Crew) -> None:
         data, order = tensor.data, _row_order(self._config, tensor.name)

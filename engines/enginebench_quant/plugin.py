@@ -32,6 +32,7 @@ LEGACY_TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 SUPERBLOCK_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
 COMPUTED_TYPES = ("F32", "F16", "BF16", *LEGACY_TYPES, *SUPERBLOCK_TYPES, "IQ4_NL", "MXFP4")
 GPU_TYPES = ("F32", "F16", "BF16", *LEGACY_TYPES, "Q4_K", "Q5_K", "Q6_K")
+GPU_ARCHITECTURES = ("llama", "qwen2", "qwen3", "phi3")
 
 
 class Quant:
@@ -60,6 +61,11 @@ class Quant:
             return 'quant on a GPU needs torch and triton: pip install "enginebench[all]"'
         if model.format == "remote":
             return f"quant needs the model's files; {model.name} is known to a server only"
+        if hardware.gpus and model.architecture not in (None, *GPU_ARCHITECTURES):
+            return (
+                f"quant computes {model.architecture} models on a CPU only, so far; take engine "
+                f"paged, or hardware cpu (on a GPU there are: {', '.join(GPU_ARCHITECTURES)})"
+            )
         computed = GPU_TYPES if hardware.gpus else COMPUTED_TYPES
         foreign = [type for type in model.weight_types if type not in computed]
         if foreign:

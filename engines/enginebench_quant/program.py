@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from enginebench_models import ModelConfig
 from enginebench_quant.buffers import Activations, Buffers, heads_in_group
 from enginebench_quant.cache import KVCache
+from enginebench_quant.expert_phases import ExpertPhases
 from enginebench_quant.kernels.activations import BLOCK_BYTES
-from enginebench_quant.kernels.attention import ATTEND_ARGUMENTS
+from enginebench_quant.kernels.attention import ATTEND_ARGUMENTS, CAP_COLUMNS
 from enginebench_quant.kernels.crew import TASKS_PER_THREAD, Program, Task, split_tasks
 from enginebench_quant.kernels.decode_attention import (
     ATTEND_ONE_ARGUMENTS,
@@ -53,6 +54,7 @@ class ProgramWriter:
         self._config, self._weights, self._cache = config, weights, cache
         self._buffers, self._kernels = buffers, kernels
         self._threads, self._tile, self._max_tokens = threads, tile, max_tokens
+        self._kinds = config.layers
 
     def decode(self) -> Program:
         """One token: all layers, then the logits."""
@@ -93,19 +95,75 @@ class ProgramWriter:
             ),
             self._rope(layer, tile),
             *self._attention(layer, tile, alone),
-            self._matmuls(b.attended, [(matrix("attn_output"), b.x)], tile, accumulate=True),
+            *self._joined(b.attended, matrix("attn_output"), f"{name}post_attention_norm", tile),
             self._norm(f"{name}ffn_norm.weight", tile),
-            self._matmuls(b.normed, [(matrix("ffn_gate"), b.gate), (matrix("ffn_up"), b.up)], tile),
-            self._silu_mul(tile),
-            self._matmuls(b.gate, [(matrix("ffn_down"), b.x)], tile, accumulate=True),
+            *self._feed_forward(name, tile),
+        ]
+
+    def _feed_forward(self, name: str, tile: int) -> list[list[Task]]:
+        """From `normed` into the residual stream."""
+        b, weights = self._buffers, self._weights
+        if b.experts is None:
+            down = weights.matrix(f"{name}ffn_down.weight")
+            return [
+                *self._gated(name, "", tile),
+                *self._joined(b.gate, down, f"{name}post_ffw_norm", tile),
+            ]
+        phases = ExpertPhases(self._config, weights, b, b.experts, self._kernels, self._split)
+        router = weights.matrix(f"{name}ffn_gate_inp.weight")
+        scores = self._matmuls(b.normed, [(router, b.experts.scores)], tile)
+        shared: list[list[Task]] = []
+        if self._config.experts is not None and self._config.experts.shared_size is not None:
+            down = weights.matrix(f"{name}ffn_down_shexp.weight")
+            shared = [
+                *self._gated(name, "_shexp", tile),
+                self._matmuls(b.gate, [(down, b.delta)], tile),
+            ]
+        return [scores, *shared, *phases.write(name, tile, self._tokens(tile))]
+
+    def _gated(self, name: str, suffix: str, tile: int) -> list[list[Task]]:
+        b = self._buffers
+        gate, up = (self._weights.matrix(f"{name}ffn_{p}{suffix}.weight") for p in ("gate", "up"))
+        return [self._matmuls(b.normed, [(gate, b.gate), (up, b.up)], tile), self._gate(tile)]
+
+    def _joined(
+        self, source: Activations, matrix: PackedMatrix, norm: str, tile: int
+    ) -> list[list[Task]]:
+        """A product into the residual stream, through a norm where the model has one."""
+        b, config = self._buffers, self._config
+        if not config.post_norms:
+            return [self._matmuls(source, [(matrix, b.x)], tile, accumulate=True)]
+        arguments = self._arguments(
+            b.delta.address,
+            b.delta.stride,
+            self._vector(f"{norm}.weight"),
+            config.hidden_size,
+            b.delta.n_blocks,
+            _float_bits(config.rms_norm_eps),
+            b.x.address,
+            b.state.ctypes.data,
+        )
+        return [
+            self._matmuls(source, [(matrix, b.delta)], tile),
+            self._split(self._kernels.norm_add(), arguments, self._tokens(tile)),
         ]
 
     def _head(self, tile: int) -> list[list[Task]]:
         b = self._buffers
-        return [
+        phases = [
             self._norm("output_norm.weight", tile),
             self._matmuls(b.normed, [(self._weights.head, b.logits)], tile),
         ]
+        return phases if self._config.final_softcap is None else [*phases, self._capped(tile)]
+
+    def _capped(self, tile: int) -> list[Task]:
+        b, cap = self._buffers, self._config.final_softcap or 0.0
+        columns = b.logits.floats.shape[1]
+        arguments = self._arguments(
+            b.logits.address, b.logits.stride, columns, _float_bits(cap), b.state.ctypes.data
+        )
+        count = self._tokens(tile) * columns // CAP_COLUMNS
+        return self._split(self._kernels.cap(), arguments, count)
 
     def _tokens(self, tile: int) -> int:
         return 1 if tile == 1 else self._max_tokens
@@ -132,7 +190,7 @@ class ProgramWriter:
         count = self._tokens(tile) * rows.n_blocks
         return self._split(self._kernels.quantize(tile), arguments, count)
 
-    def _silu_mul(self, tile: int) -> list[Task]:
+    def _gate(self, tile: int) -> list[Task]:
         b = self._buffers
         arguments = self._arguments(
             b.gate.address,
@@ -143,7 +201,7 @@ class ProgramWriter:
             b.state.ctypes.data,
         )
         count = self._tokens(tile) * b.gate.n_blocks
-        return self._split(self._kernels.silu_mul(tile), arguments, count)
+        return self._split(self._kernels.gate(tile, self._config.activation), arguments, count)
 
     def _matmuls(
         self,
@@ -203,7 +261,7 @@ class ProgramWriter:
             "head_dim": config.head_dim,
             "kv_heads": config.n_kv_heads,
             "group": heads_in_group(config),
-            "cos_sin": b.cos_sin.ctypes.data,
+            "cos_sin": b.cos_sin[b.kinds.index(self._kinds[layer])].ctypes.data,
             "k_cache": self._cache.keys(layer),
             "v_cache": self._cache.values(layer),
             "capacity": self._cache.capacity,
@@ -211,7 +269,7 @@ class ProgramWriter:
         }
         arguments = self._arguments(*(values[name] for name in ROPE_ARGUMENTS))
         count = self._tokens(tile) * config.n_kv_heads
-        return self._split(self._kernels.rope(), arguments, count)
+        return self._split(self._kernels.rope(self._cache.bits), arguments, count)
 
     def _attention(self, layer: int, tile: int, alone: bool) -> list[list[Task]]:
         """From rotated queries and the cache to `attended`, quantized: the phases of it."""
@@ -232,7 +290,7 @@ class ProgramWriter:
         }
         arguments = self._arguments(*(values[name] for name in ATTEND_ARGUMENTS))
         count = -(-self._tokens(tile) // tile) * config.n_heads
-        return self._split(self._kernels.attend(tile), arguments, count)
+        return self._split(self._kernels.attend(tile, self._cache.bits), arguments, count)
 
     def _attend_one(self, layer: int, row: int) -> list[Task]:
         b, config = self._buffers, self._config
@@ -244,7 +302,8 @@ class ProgramWriter:
         }
         arguments = self._arguments(*(values[name] for name in ATTEND_ONE_ARGUMENTS))
         count = config.n_kv_heads * b.splits
-        return self._split(self._kernels.attend_one(heads_in_group(config)), arguments, count)
+        kernel = self._kernels.attend_one(heads_in_group(config), self._cache.bits)
+        return self._split(kernel, arguments, count)
 
     def _merge(self, row: int) -> list[Task]:
         b, config = self._buffers, self._config
@@ -266,10 +325,12 @@ class ProgramWriter:
             "k_cache": self._cache.keys(layer),
             "v_cache": self._cache.values(layer),
             "capacity": self._cache.capacity,
-            "scale": _float_bits(config.head_dim**-0.5),
+            "scale": _float_bits(config.scale),
             "scratch": b.scratch.ctypes.data,
             "scratch_bytes": b.scratch_bytes,
             "state": b.state.ctypes.data,
+            "window": self._kinds[layer].window or 0,
+            "softcap": _float_bits(config.attention_softcap or 0.0),
         }
 
     # ---- pieces

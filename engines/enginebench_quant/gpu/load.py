@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 
-from enginebench.errors import UsageError
+from enginebench.errors import ModelError, UsageError
 from enginebench.types import OptionValue
 from enginebench_models import Model
 from enginebench_quant.gpu.engine import GpuEngine
@@ -29,6 +30,7 @@ def load_engine(
     model.config.refuse_beyond_llama(
         "quant on a GPU", "take the engine paged, or run on hardware cpu"
     )
+    options = replace(options, context=_context(model, options, chosen))
     began = time.monotonic()
     device = torch.device("cuda", 0)
     torch.cuda.set_device(device)
@@ -40,6 +42,19 @@ def load_engine(
         f"it for {options.context} positions; ready after {time.monotonic() - began:.1f} s"
     )
     return GpuEngine(runner, context=options.context, prompt_cache=options.prompt_cache)
+
+
+def _context(model: Model, options: QuantOptions, chosen: Mapping[str, OptionValue]) -> int:
+    """Sliding windows are not computed here: up to the window there is no difference."""
+    window = model.config.sliding_window
+    if window is None or options.context <= window:
+        return options.context
+    if chosen.get("context") is not None:
+        raise ModelError(
+            f"context {options.context} is above the sliding window of {window}, beyond which quant "
+            f"on a GPU does not compute; set context={window}, or run on hardware cpu"
+        )
+    return window
 
 
 def _refuse_cpu_options(chosen: Mapping[str, OptionValue]) -> None:

@@ -11,9 +11,9 @@ import math
 
 from numba import cfunc, types
 
-from enginebench_quant.kernels.attention import MINUS_INFINITY, exponentiate_row
+from enginebench_quant.kernels.attention import MINUS_INFINITY, cap_row, exponentiate_row
+from enginebench_quant.kernels.cache_products import score_keys, weigh_values
 from enginebench_quant.kernels.features import LEVELS
-from enginebench_quant.kernels.matmul import matmul_tile
 from enginebench_quant.kernels.memory import KERNEL, f32_from_bits, peek, peek_f32, poke_f32
 
 __all__ = [
@@ -38,6 +38,8 @@ ATTEND_ONE_ARGUMENTS = (
     "scratch",
     "scratch_bytes",
     "state",
+    "window",
+    "softcap",
 )
 MERGE_ARGUMENTS = ("out", "head_dim", "group", "parts", "splits")
 
@@ -47,7 +49,7 @@ def part_floats(rows: int, head_dim: int, lanes: int) -> int:
     return rows * (2 + -(-head_dim // lanes) * lanes)
 
 
-def build_attend_one(level: str, rows: int):
+def build_attend_one(level: str, rows: int, bits: int):
     """The parts of one token's attention; `rows` query heads share a kv head.
 
     Begin and end count (kv head, split) pairs. A part that has no keys gets a sum of 0.
@@ -61,12 +63,18 @@ def build_attend_one(level: str, rows: int):
         parts, splits = peek(args, 6), peek(args, 7)
         scores = peek(args, 8) + thread * peek(args, 9)
         seen = peek(peek(args, 10), 1) + 1
+        window, softcap = peek(args, 11), f32_from_bits(peek(args, 12))
+        skipped = max(0, seen - window) if window else 0
+        base = skipped // lanes * lanes
         dim_groups = (head_dim + lanes - 1) // lanes
         output_bytes = dim_groups * lanes * 4
-        share = max(FEWEST_KEYS, (seen + splits - 1) // splits)
+        key_bytes, value_bytes = head_dim * 2, dim_groups * lanes * 2
+        if bits != 16:
+            key_bytes = value_bytes = head_dim // 32 * (2 + 4 * bits)
+        share = max(FEWEST_KEYS, (seen - base + splits - 1) // splits)
         share = (share + lanes - 1) // lanes * lanes
         for index in range(begin, end):
-            kv_head, first = index // splits, (index % splits) * share
+            kv_head, first = index // splits, base + (index % splits) * share
             stats = parts + index * rows * (8 + output_bytes)
             outputs = stats + rows * 8
             count = min(share, seen - first)
@@ -75,41 +83,48 @@ def build_attend_one(level: str, rows: int):
                     poke_f32(stats, 2 * row + 1, types.float32(0.0))
                 continue
             padded = (count + lanes - 1) // lanes * lanes
-            keys = k_cache + (kv_head * capacity + first) * head_dim * 2
-            values = v_cache + (kv_head * capacity * dim_groups + first) * lanes * 2
-            for key_group in range(padded // lanes):
-                matmul_tile(
-                    "F16",
-                    level,
-                    rows,
-                    keys + key_group * head_dim * lanes * 2,
-                    head_dim // 4,
-                    q + kv_head * rows * head_dim * 4,
-                    head_dim * 4,
-                    scores + key_group * lanes * 4,
-                    padded * 4,
-                    0,
-                )
+            score_keys(
+                bits,
+                level,
+                lanes,
+                rows,
+                k_cache + kv_head * capacity * key_bytes,
+                first,
+                head_dim,
+                q + kv_head * rows * head_dim * 4,
+                head_dim * 4,
+                scores,
+                padded,
+            )
             for row in range(rows):
                 line = scores + row * padded * 4
+                weight = scale
+                if softcap != 0:
+                    cap_row(level, line, padded, scale, softcap)
+                    weight = types.float32(1.0)
+                for i in range(skipped - first):
+                    poke_f32(line, i, types.float32(MINUS_INFINITY))
                 for i in range(count, padded):
                     poke_f32(line, i, types.float32(MINUS_INFINITY))
-                exponentiate_row(level, line, padded, scale, stats + row * 8)
+                exponentiate_row(level, line, padded, weight, stats + row * 8)
+                for i in range(skipped - first):
+                    poke_f32(line, i, types.float32(0.0))
                 for i in range(count, padded):
                     poke_f32(line, i, types.float32(0.0))
-            for dim_group in range(dim_groups):
-                matmul_tile(
-                    "F16",
-                    level,
-                    rows,
-                    values + dim_group * capacity * lanes * 2,
-                    padded // 4,
-                    scores,
-                    padded * 4,
-                    outputs + dim_group * lanes * 4,
-                    output_bytes,
-                    0,
-                )
+            weigh_values(
+                bits,
+                level,
+                lanes,
+                rows,
+                v_cache + kv_head * capacity * value_bytes,
+                first,
+                capacity,
+                head_dim,
+                scores,
+                padded,
+                outputs,
+                output_bytes,
+            )
 
     return attend_one
 

@@ -25,7 +25,15 @@ from enginebench_quant.kernels.features import LEVELS
 from enginebench_quant.kernels.memory import KERNEL, f32_from_bits, peek
 from enginebench_quant.kernels.simd import F32, I8, I64, Simd, vector
 
-__all__ = ["build_norm", "build_quantize", "build_silu_mul", "quantize_block"]
+__all__ = [
+    "add_scaled_row",
+    "build_gate",
+    "build_norm",
+    "build_norm_add",
+    "build_quantize",
+    "dot_rows",
+    "quantize_block",
+]
 
 
 @intrinsic(prefer_literal=True)
@@ -65,20 +73,69 @@ def scale_row(typingctx, level, x, weight, factor, out, count):
 
 
 @intrinsic(prefer_literal=True)
-def silu_mul_block(typingctx, level, gate, up, out):
-    """out = gate / (1 + exp(-gate)) * up, over one block of 32 floats."""
+def add_scaled_row(typingctx, level, x, factor, out, count):
+    """out += x * factor, over `count` floats."""
 
     def codegen(context, builder, sig, args):
         v = Simd(builder, level.literal_value)
-        _, gate, up, out = args
-        for at in range(0, 4 * BLOCK, v.bytes):
-            x = v.load(v.at(gate, at), v.f32)
-            denominator = builder.fadd(v.splat(F32, 1.0), v.exp(builder.fneg(x)))
-            silu = builder.fdiv(x, denominator)
-            v.store(builder.fmul(silu, v.load(v.at(up, at), v.f32)), v.at(out, at))
+        _, x, factor, out, count = args
+        factor = v.broadcast(factor)
+        with cgutils.for_range(builder, builder.sdiv(count, v.const(v.lanes)), intp=I64) as loop:
+            at = builder.mul(loop.index, v.const(v.bytes))
+            target = builder.add(out, at)
+            value = v.load(builder.add(x, at), v.f32)
+            v.store(v.fma(value, factor, v.load(target, v.f32)), target)
         return context.get_dummy_value()
 
-    return types.void(level, types.int64, types.int64, types.int64), codegen
+    return types.void(level, types.int64, types.float32, types.int64, types.int64), codegen
+
+
+@intrinsic(prefer_literal=True)
+def dot_rows(typingctx, level, x, y, count):
+    """The sum of products of `count` floats."""
+
+    def codegen(context, builder, sig, args):
+        v = Simd(builder, level.literal_value)
+        _, x, y, count = args
+        total = cgutils.alloca_once_value(builder, ir.Constant(v.f32, [0.0] * v.lanes))
+        with cgutils.for_range(builder, builder.sdiv(count, v.const(v.lanes)), intp=I64) as loop:
+            at = builder.mul(loop.index, v.const(v.bytes))
+            first, second = v.load(builder.add(x, at), v.f32), v.load(builder.add(y, at), v.f32)
+            builder.store(v.fma(first, second, builder.load(total)), total)
+        return v.first(v.horizontal(builder.load(total), builder.fadd))
+
+    return types.float32(level, types.int64, types.int64, types.int64), codegen
+
+
+def _silu_exponent(v, x):
+    return v.b.fneg(x)
+
+
+def _gelu_exponent(v, x):
+    """-2 u, where gelu is x * (1 + tanh(u)) / 2 and u = sqrt(2 / pi) * (x + 0.044715 * x ** 3)."""
+    inner = v.fma(v.b.fmul(x, x), v.splat(F32, 0.044715), v.splat(F32, 1.0))
+    return v.b.fmul(v.b.fmul(x, inner), v.splat(F32, -2.0 * math.sqrt(2.0 / math.pi)))
+
+
+_EXPONENTS = {"silu": _silu_exponent, "gelu_tanh": _gelu_exponent}
+
+
+@intrinsic(prefer_literal=True)
+def gate_block(typingctx, level, activation, gate, up, out):
+    """out = gate / (1 + exp(e)) * up, over one block of 32 floats; e tells activations apart."""
+
+    def codegen(context, builder, sig, args):
+        v = Simd(builder, level.literal_value)
+        _, _, gate, up, out = args
+        exponent = _EXPONENTS[activation.literal_value]
+        for at in range(0, 4 * BLOCK, v.bytes):
+            x = v.load(v.at(gate, at), v.f32)
+            denominator = builder.fadd(v.splat(F32, 1.0), v.exp(exponent(v, x)))
+            active = builder.fdiv(x, denominator)
+            v.store(builder.fmul(active, v.load(v.at(up, at), v.f32)), v.at(out, at))
+        return context.get_dummy_value()
+
+    return types.void(level, activation, types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -163,24 +220,44 @@ def build_quantize(level: str, tile: int):
     return quantize
 
 
-def build_silu_mul(level: str, tile: int):
-    """SwiGLU's product, kept as floats (over `gate`) and quantized. Begin and end as in quantize.
+def build_norm_add(level: str):
+    """x += RMSNorm(delta) of tokens begin..end; delta is overwritten.
+
+    Arguments: delta, stride in bytes, weight, true width, blocks, eps (float bits), x, state.
+    """
+
+    @cfunc(KERNEL, cache=True, error_model="numpy")
+    def norm_add(args, begin, end, thread):
+        delta, stride, weight, width = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
+        blocks, eps, x = peek(args, 4), peek(args, 5), peek(args, 6)
+        for token in range(begin, min(end, peek(peek(args, 7), 0))):
+            row = delta + token * stride
+            mean = sum_squares(level, row, blocks * BLOCK) / types.float32(width)
+            factor = types.float32(1.0) / types.float32(math.sqrt(mean + f32_from_bits(eps)))
+            scale_row(level, row, weight, factor, row, blocks * BLOCK)
+            add_scaled_row(level, row, types.float32(1.0), x + token * stride, blocks * BLOCK)
+
+    return norm_add
+
+
+def build_gate(level: str, tile: int, activation: str):
+    """act(gate) * up, kept as floats (over `gate`) and quantized. Begin and end as in quantize.
 
     Arguments: gate, up, stride in bytes, blocks, out_q8, state.
     """
 
     @cfunc(KERNEL, cache=True, error_model="numpy")
-    def silu_mul(args, begin, end, thread):
-        gate, up, stride, blocks = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
+    def gate(args, begin, end, thread):
+        gates, up, stride, blocks = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
         out_q8 = peek(args, 4)
         for index in range(begin, min(end, peek(peek(args, 5), 0) * blocks)):
             token, block = index // blocks, index % blocks
             at = token * stride + block * BLOCK * 4
-            silu_mul_block(level, gate + at, up + at, gate + at)
+            gate_block(level, activation, gates + at, up + at, gates + at)
             target = quantized_row(out_q8, token, blocks, tile) + block * tile * BLOCK_BYTES
-            quantize_block(level, gate + at, target)
+            quantize_block(level, gates + at, target)
 
-    return silu_mul
+    return gate
 
 
 assert all(BLOCK % level.lanes == 0 for level in LEVELS.values())

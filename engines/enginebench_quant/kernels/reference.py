@@ -73,16 +73,30 @@ def rotate_adjacent(
     return pairs.reshape(x.shape)
 
 
-def attention(q: Floats, k: Floats, v: Floats, scale: float) -> Floats:
+def attention(
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    scale: float,
+    *,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Floats:
     """Causal grouped-query attention: q (tokens, heads, d), k and v (positions, kv heads, d).
 
-    The last query sees all positions. Returns (tokens, heads, d).
+    The last query sees all positions, or itself and the window - 1 before it. Returns
+    (tokens, heads, d).
     """
     group = q.shape[1] // k.shape[1]
     keys, values = np.repeat(k, group, 1), np.repeat(v, group, 1)
     scores = np.einsum("thd,shd->hts", q, keys) * np.float32(scale)
+    if softcap is not None:
+        scores = np.tanh(scores / np.float32(softcap)) * np.float32(softcap)
     tokens, positions = scores.shape[1:]
-    visible = np.arange(positions) <= np.arange(positions - tokens, positions)[:, None]
+    own = np.arange(positions - tokens, positions)[:, None]
+    visible = np.arange(positions) <= own
+    if window is not None:
+        visible &= np.arange(positions) > own - window
     scores = np.where(visible, scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)

@@ -16,10 +16,16 @@ from pathlib import Path
 import numba
 from numba.core import config as numba_config
 
-from enginebench_quant.kernels.attention import build_attend
+from enginebench_quant.kernels.attention import build_attend, build_cap
 from enginebench_quant.kernels.crew import build_reset, build_run
 from enginebench_quant.kernels.decode_attention import build_attend_one, build_merge
-from enginebench_quant.kernels.elementwise import build_norm, build_quantize, build_silu_mul
+from enginebench_quant.kernels.elementwise import (
+    build_gate,
+    build_norm,
+    build_norm_add,
+    build_quantize,
+)
+from enginebench_quant.kernels.experts import build_expert_matmul, build_join, build_route
 from enginebench_quant.kernels.features import CpuLevel
 from enginebench_quant.kernels.matmul import build_matmul
 from enginebench_quant.kernels.packing import build_pack
@@ -64,19 +70,37 @@ class Kernels:
     def quantize(self, tile: int) -> int:
         return self._address(build_quantize, self.level.name, tile)
 
-    def silu_mul(self, tile: int) -> int:
-        return self._address(build_silu_mul, self.level.name, tile)
+    def norm_add(self) -> int:
+        return self._address(build_norm_add, self.level.name)
 
-    def rope(self) -> int:
-        return self._address(build_rope, self.level.name)
+    def gate(self, tile: int, activation: str) -> int:
+        return self._address(build_gate, self.level.name, tile, activation)
 
-    def attend(self, rows: int) -> int:
+    def cap(self) -> int:
+        return self._address(build_cap, self.level.name)
+
+    def route(self) -> int:
+        return self._address(build_route, self.level.name)
+
+    def expert_matmul(self, kind: str) -> int:
+        """Products with the experts in use, whose weights are of type `kind`."""
+        return self._address(build_expert_matmul, kind, self.level.name)
+
+    def join(self) -> int:
+        """What a token's experts yield into the residual stream."""
+        return self._address(build_join, self.level.name)
+
+    def rope(self, bits: int = 16) -> int:
+        """Rotation, and writing of a cache whose elements have `bits`."""
+        return self._address(build_rope, self.level.name, bits)
+
+    def attend(self, rows: int, bits: int = 16) -> int:
         """Attention of a chunk, `rows` tokens at a time."""
-        return self._address(build_attend, self.level.name, rows)
+        return self._address(build_attend, self.level.name, rows, bits)
 
-    def attend_one(self, group: int) -> int:
+    def attend_one(self, group: int, bits: int = 16) -> int:
         """Parts of one token's attention; `group` query heads share a kv head."""
-        return self._address(build_attend_one, self.level.name, group)
+        return self._address(build_attend_one, self.level.name, group, bits)
 
     def merge(self) -> int:
         """Parts of one token's attention into its result."""

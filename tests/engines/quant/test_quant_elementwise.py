@@ -84,6 +84,39 @@ def test_silu_mul(kernels: Kernels) -> None:
     expected = silu_mul(np.clip(gate, -87, None), up)
     stored, state = blocks_for(gate, 4), np.array([3, 0], np.int64)
     values = [gate.ctypes.data, up.ctypes.data, gate.strides[0], 3, stored.ctypes.data]
-    run(kernels.silu_mul(4), [*values, state.ctypes.data], 9)
+    run(kernels.gate(4, "silu"), [*values, state.ctypes.data], 9)
     assert np.allclose(gate, expected, rtol=2e-6, atol=1e-7)
     assert np.allclose(read_blocks(stored, 3), quantize_activations(gate), rtol=1e-6, atol=1e-9)
+
+
+def test_gelu_mul(kernels: Kernels) -> None:
+    random = np.random.default_rng(0)
+    gate = (random.standard_normal((3, 96), np.float32) * 4).astype(np.float32)
+    gate[0, :4] = [-50, 50, 0, -8]
+    up = random.standard_normal((3, 96), np.float32)
+    inner = np.sqrt(2 / np.pi) * (gate + 0.044715 * gate.astype(np.float64) ** 3)
+    expected = gate * (1 + np.tanh(inner)) / 2 * up
+    stored, state = blocks_for(gate, 4), np.array([3, 0], np.int64)
+    values = [gate.ctypes.data, up.ctypes.data, gate.strides[0], 3, stored.ctypes.data]
+    run(kernels.gate(4, "gelu_tanh"), [*values, state.ctypes.data], 9)
+    assert np.allclose(gate, expected, rtol=2e-5, atol=1e-6)
+
+
+def test_norm_add(kernels: Kernels) -> None:
+    delta, x = inputs(5, 64), np.ones((5, 64), np.float32)
+    delta[:, 50:] = 0
+    weight = np.zeros(64, np.float32)
+    weight[:50] = np.random.default_rng(1).standard_normal(50, np.float32)
+    expected = 1 + np.pad(rms_norm(delta[:, :50], weight[:50], 1e-5), ((0, 0), (0, 14)))
+    state, eps = np.array([5, 0], np.int64), struct.unpack("<i", struct.pack("<f", 1e-5))[0]
+    values = [delta.ctypes.data, delta.strides[0], weight.ctypes.data, 50, 2, eps]
+    run(kernels.norm_add(), [*values, x.ctypes.data, state.ctypes.data], 9)
+    assert np.allclose(x, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_cap(kernels: Kernels) -> None:
+    x = inputs(2, 96) * 10
+    expected = 5 * np.tanh(x.astype(np.float64) / 5)
+    state, bits = np.array([2, 0], np.int64), struct.unpack("<i", struct.pack("<f", 5.0))[0]
+    run(kernels.cap(), [x.ctypes.data, x.strides[0], 96, bits, state.ctypes.data], 9)
+    assert np.allclose(x, expected, rtol=2e-5, atol=2e-6)

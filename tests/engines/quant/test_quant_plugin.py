@@ -53,6 +53,7 @@ def test_accepts_what_it_computes(type: str) -> None:
     [
         (info(), Hardware(gpus=(0, 1)), "cuda:0,1 names 2"),
         (info(format="remote"), CPU, "m is known to a server only"),
+        (info(architecture="gemma2"), Hardware(gpus=(0,)), "gemma2 models on a CPU only, so far"),
         (info(weight_types=("IQ2_XS", "Q4_K")), CPU, "no kernel for IQ2_XS weights, which m has"),
     ],
 )
@@ -84,7 +85,7 @@ def test_defaults_are_resolved() -> None:
     assert options.context == TINY.context_length
     assert options.threads >= 1 and options.prompt_cache and options.cpu_level == "auto"
     assert QuantOptions.resolve({}, with_flags(context_length=131_072)).context == 4096
-    assert QuantOptions.resolve({}, with_flags(sliding_window=64)).context == 64
+    assert QuantOptions.resolve({}, with_flags(sliding_window=64)).context == TINY.context_length
 
 
 @pytest.mark.parametrize(
