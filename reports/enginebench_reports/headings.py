@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from enginebench.types import MetricInfo
-from enginebench_reports import goodput, latency, outcome, resources, throughput
+from enginebench_reports import goodput, latency, outcome, resources, server_side, throughput
 from enginebench_reports.percentiles import PERCENTS
 
 __all__ = ["Heading", "first_headings", "further_headings"]
@@ -90,7 +90,7 @@ OPTIONAL = {
 """Columns that only appear where at least one cell of the report has them."""
 SECOND = {
     info.name
-    for module in (throughput, latency, goodput, outcome, resources)
+    for module in (throughput, latency, goodput, outcome, resources, server_side)
     for info in module.COLUMNS
 }
 """Metrics of a serving benchmark that are left away at first."""
@@ -98,7 +98,7 @@ SCALES = {"s": (1e-3, "ms"), "bytes": (1e6, "MB"), "share": (0.01, "%")}
 
 
 def _heading(info: MetricInfo) -> Heading:
-    match = re.fullmatch(r"(.+?)(?:_s|_bytes|_share|_percent)?(?:_p(\d+))?", info.name)
+    match = re.fullmatch(r"(.+?)(?:(?<!_per)_s|_bytes|_share|_percent)?(?:_p(\d+))?", info.name)
     assert match is not None
     scale, unit = SCALES.get(info.unit, (1.0, info.unit))
     stem, percent = match[1].replace("_", " "), match[2]

@@ -28,8 +28,9 @@ from enginebench_reports.look import (
     marks,
     tidy,
 )
-from enginebench_reports.measured import Floats, phase
+from enginebench_reports.measured import Floats, Measured, phase
 from enginebench_reports.quantities import quantity, tick
+from enginebench_reports.resources import series
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,9 +45,8 @@ NS = 1e9
 LANE_ROWS = 3.2
 LANE_GAP = 1.2
 LANES = {
-    "kv_cache_usage": ("KV cache in use", "share"),
-    "requests_running": ("running", ""),
-    "requests_waiting": ("queued in the server", ""),
+    "server_kv_used_share": ("KV cache in use", "share"),
+    "server_waiting": ("queued in the server", ""),
     "gpu_memory_bytes": ("GPU memory", "bytes"),
     "rss_bytes": ("resident memory", "bytes"),
 }
@@ -166,23 +166,18 @@ def _lanes(cell: CellResult, start_ns: int, end_s: float) -> Sequence[Lane]:
     found = [_waiting(cell, start_ns)]
     telemetry = cell.telemetry
     for name, (title, unit) in LANES.items():
-        if name not in telemetry.column_names or len(found) == MOST_LANES:
-            continue
-        times_s = (np.asarray(telemetry["t_ns"].to_numpy(), np.float64) - start_ns) / NS
-        values = np.asarray(telemetry[name].cast("float64").to_numpy(), np.float64)
-        known = np.isfinite(values) & (times_s <= end_s)
+        times_ns, values = series(telemetry, name)
+        times_s = (times_ns - start_ns) / NS
         # the last sample before the stretch holds at its beginning
-        from_here = np.searchsorted(times_s[known], 0.0, side="right") - 1
-        lane = Lane(title, unit, *(each[known][max(from_here, 0) :] for each in (times_s, values)))
-        if len(lane.values) > 1 and lane.values.max() > 0:
-            found.append(lane)
-    return found
+        first = max(int(np.searchsorted(times_s, 0.0, side="right")) - 1, 0)
+        last = int(np.searchsorted(times_s, end_s, side="right"))
+        if last - first > 1 and values[first:last].max() > 0:
+            found.append(Lane(title, unit, times_s[first:last], values[first:last]))
+    return found[:MOST_LANES]
 
 
 def _waiting(cell: CellResult, start_ns: int) -> Lane:
     """Requests that were due and had no first token yet, as the client saw it."""
-    from enginebench_reports.measured import Measured
-
     measured = Measured.of(cell.records)
     times_s = np.concatenate([measured.scheduled_ns, measured.first_ns]) - start_ns
     steps = np.repeat([1, -1], len(measured))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from simulated import Speed, cell, data, failed, record, save, serve
+from simulated import MS, Speed, cell, data, failed, record, save, serve
 
 from enginebench.errors import UsageError
 from enginebench.results import ResultSet
@@ -208,9 +208,16 @@ def test_a_timeline_shows_every_request_and_its_tokens(tmp_path: Path) -> None:
         record(1, scheduled_ms=50, chunks_ms=(), end_ms=250, error="connection reset"),
         record(2, chunks_ms=(1, 2), phase="warmup"),
     ]
-    (result,) = save(tmp_path / "run", [(cell(0, "paged", 2), data(records))])
+    samples = [
+        {"t_ns": ms * MS, "server_kv_used_share": share, "rss_bytes": None}
+        for ms, share in ((0, 0.25), (100, 0.5), (200, 0.4), (900, 1.0))
+    ]
+    served = replace(data(records), telemetry=samples)
+    (result,) = save(tmp_path / "run", [(cell(0, "paged", 2), served)])
     ax = plots.timeline(result)
     said = set(tips(ax))
+    assert "KV cache in use: at most 50.0% here" in said  # what came after the last request is not
+    assert not [tip for tip in said if "memory" in tip]
     assert "first token after 100 ms, all 3 chunks after 300 ms" in said
     assert "failed after 200 ms: connection reset" in said
     assert "waiting for a first token, up to 1" in words(ax)
