@@ -40,6 +40,11 @@ class PagedConfig:
     chunked_prefill: bool
     cuda_graphs: bool
     schedule_ahead: bool
+    paged_kv: bool
+    split_kv: bool
+    skinny_products: bool
+    early_launch: bool
+    fused_ops: bool
 
     @property
     def dtype_name(self) -> str:
@@ -73,10 +78,15 @@ def resolve(
         context_length=_context_length(chosen, model),
         kv_memory_bytes=None if kv_memory_gb is None else _gigabytes(float(kv_memory_gb)),
         gpu_memory_fraction=_gpu_memory_fraction(chosen, device),
-        prefix_cache=bool(chosen["prefix_cache"]),
+        prefix_cache=_prefix_cache(chosen),
         chunked_prefill=bool(chosen["chunked_prefill"]),
         cuda_graphs=_on_gpus("cuda_graphs", chosen, device),
         schedule_ahead=gpu if chosen["schedule_ahead"] is None else bool(chosen["schedule_ahead"]),
+        paged_kv=bool(chosen["paged_kv"]),
+        split_kv=_on_gpus("split_kv", chosen, device),
+        skinny_products=_on_gpus("skinny_products", chosen, device),
+        early_launch=_on_gpus("early_launch", chosen, device),
+        fused_ops=_on_gpus("fused_ops", chosen, device),
     )
 
 
@@ -113,6 +123,14 @@ def _context_length(chosen: Mapping[str, OptionValue | None], model: ModelConfig
             f"context_length is {length}; the model was made for at most {model.context_length}"
         )
     return length
+
+
+def _prefix_cache(chosen: Mapping[str, OptionValue | None]) -> bool:
+    """Sequences share blocks, so that without paging there is nothing to share."""
+    wanted, paged = chosen["prefix_cache"], bool(chosen["paged_kv"])
+    if wanted and not paged:
+        raise UsageError("prefix_cache needs paged_kv: sequences share KV blocks; leave one out")
+    return paged if wanted is None else bool(wanted)
 
 
 def _gigabytes(value: float) -> int:

@@ -69,6 +69,7 @@ class PagedEngine:
                 step_tokens=config.step_tokens,
                 prefix_cache=config.prefix_cache,
                 chunked_prefill=config.chunked_prefill,
+                reserved_tokens=None if config.paged_kv else config.context_length,
             )
         )
         self._launched: deque[Launched] = deque()

@@ -18,6 +18,7 @@ from enginebench_paged.cpu_step import CpuStep
 from enginebench_paged.inputs import StepInputs
 from enginebench_paged.loader import ModelWeights
 from enginebench_paged.step_kernels import KernelStep, LayerPositions, StepKernels
+from enginebench_paged.unfused_step import UnfusedStep
 
 __all__ = ["Transformer", "rotary_table"]
 
@@ -44,10 +45,16 @@ class Transformer:
     """The model with its weights, computing on a KV cache that it is handed."""
 
     def __init__(
-        self, config: ModelConfig, weights: ModelWeights, positions: Sequence[LayerPositions]
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        positions: Sequence[LayerPositions],
+        *,
+        fused: bool = True,
     ) -> None:
         self.config, self.weights, self.positions = config, weights, positions
-        self._kernels = KernelStep if positions[0].rotary.is_cuda else CpuStep
+        on_gpu = KernelStep if fused else UnfusedStep
+        self._kernels = on_gpu if positions[0].rotary.is_cuda else CpuStep
 
     def logits(
         self, token_ids: Tensor, x: StepInputs[Tensor], tables: Tensor, cache: KVCache

@@ -35,13 +35,59 @@ OPTIONS = (
     Option(
         "dtype", str, "auto", "of weights and KV (GPU bf16; CPU the faster of bf16 and f32)", DTYPES
     ),
-    Option("prefix_cache", bool, True, "reuse the KV blocks of equal prefixes"),
-    Option("chunked_prefill", bool, True, "prompts in chunks, in the same steps as decodes"),
-    Option("cuda_graphs", bool, None, "replay decode steps as CUDA graphs (on GPUs: yes)"),
+    Option(
+        "prefix_cache",
+        bool,
+        None,
+        "reuse the KV blocks of equal prefixes (with paged_kv: yes)",
+        technique="everywhere",
+    ),
+    Option(
+        "chunked_prefill",
+        bool,
+        True,
+        "prompts in chunks, in the same steps as decodes",
+        technique="everywhere",
+    ),
+    Option(
+        "cuda_graphs",
+        bool,
+        None,
+        "replay decode steps as CUDA graphs (on GPUs: yes)",
+        technique="gpu",
+    ),
     Option(
         "schedule_ahead",
         bool,
         None,
         "plan a step before the ids of the last one arrived (on GPUs: yes)",
+        technique="gpu",
+    ),
+    Option(
+        "paged_kv",
+        bool,
+        True,
+        "KV blocks as a sequence grows; off: a whole context's when it starts, as before paging",
+        technique="everywhere",
+    ),
+    Option(
+        "split_kv",
+        bool,
+        None,
+        "long contexts over several programs (on GPUs: yes)",
+        technique="gpu",
+    ),
+    Option(
+        "skinny_products", bool, None, "own kernels for few rows (on GPUs: yes)", technique="gpu"
+    ),
+    Option(
+        "early_launch",
+        bool,
+        None,
+        "start a kernel as the one before ends (on GPUs: yes)",
+        technique="gpu",
+    ),
+    Option(
+        "fused_ops", bool, None, "one kernel where several would do (on GPUs: yes)", technique="gpu"
     ),
 )

@@ -23,6 +23,7 @@ from enginebench_paged.constraints import constrained
 from enginebench_paged.extras import Extras
 from enginebench_paged.graphs import StepGraphs
 from enginebench_paged.inputs import Sizes, StepInputs, device_views, host_views
+from enginebench_paged.kernels.configs import Techniques, switch
 from enginebench_paged.model import Transformer, rotary_table
 from enginebench_paged.profile import gpu_block_count
 from enginebench_paged.prompt_reader import PromptReader, every_row, reads_prompt
@@ -55,9 +56,17 @@ class Runner:
     def __init__(self, model: Model, config: PagedConfig) -> None:
         self.config, shape = config, model.config
         device = config.device
+        if device.type == "cuda":
+            switch(
+                Techniques(
+                    split_kv=config.split_kv,
+                    skinny_products=config.skinny_products,
+                    early_launch=config.early_launch,
+                )
+            )
         self.weights = loader.load(model, device, config.dtype)
         rotary = rotary_table(shape, config.context_length, device)
-        self._model = Transformer(shape, self.weights, rotary)
+        self._model = Transformer(shape, self.weights, rotary, fused=config.fused_ops)
         self._tables = BlockTables(config.max_batch, config.max_blocks_per_sequence, device)
         self._reader = PromptReader(self._model.head, device)
         self._sampler = Sampler(config.max_batch, shape.vocab_size, device)

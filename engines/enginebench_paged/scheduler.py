@@ -33,7 +33,11 @@ __all__ = ["Scheduler", "SchedulerConfig", "SchedulerCounters"]
 
 @dataclass(frozen=True, slots=True)
 class SchedulerConfig:
-    """Limits. `step_tokens` is the budget of positions computed in one step."""
+    """Limits. `step_tokens` is the budget of positions computed in one step.
+
+    `reserved_tokens`: what every sequence holds blocks for from its start to its end, used or not,
+    as a cache without paging does; None: it gets blocks as it grows.
+    """
 
     num_blocks: int
     block_size: int
@@ -41,6 +45,7 @@ class SchedulerConfig:
     step_tokens: int
     prefix_cache: bool = True
     chunked_prefill: bool = True
+    reserved_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.block_size < 1 or self.max_batch < 1:
@@ -88,7 +93,7 @@ class Scheduler:
             raise ValueError(f"request id {name!r} is in use by an unfinished request")
         if not request.prompt or request.max_tokens < 1:
             raise ValueError(f"request {name!r} needs a prompt and max_tokens of at least 1")
-        needed = self._blocks_for(sequence.max_length - 1)  # the last token is never computed on
+        needed = self._blocks_for(self._held(sequence.max_length - 1))  # the last: never computed
         if needed > self.pool.num_blocks:
             raise ValueError(
                 f"request {name!r} needs {needed} KV blocks of {self.config.block_size} tokens"
@@ -179,7 +184,7 @@ class Scheduler:
 
     def _grow(self, sequence: Sequence) -> bool:
         """Give it the block of its next position; False if it was the newest and had to go."""
-        missing = self._blocks_for(sequence.length) - len(sequence.blocks)
+        missing = self._blocks_for(self._held(sequence.length)) - len(sequence.blocks)
         while self.pool.free_count < missing:
             victim = self.running[-1]
             self._preempt(victim)
@@ -195,7 +200,7 @@ class Scheduler:
         sequence = self.waiting[0]
         hits = self._acquire_hits(sequence)
         cached = len(hits) * self.config.block_size
-        missing = self._blocks_for(sequence.length) - len(hits)
+        missing = self._blocks_for(self._held(sequence.length)) - len(hits)
         too_long = budget is not None and sequence.length - cached > budget
         if too_long or missing + len(self.running) > self.pool.free_count:
             self.pool.release(hits)
@@ -294,6 +299,10 @@ class Scheduler:
         sequence.slot = None
         sequence.blocks = []
         sequence.computed = sequence.registered = 0
+
+    def _held(self, tokens: int) -> int:
+        """For how many tokens a sequence of `tokens` holds blocks."""
+        return max(tokens, self.config.reserved_tokens or 0)
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.config.block_size)

@@ -113,14 +113,11 @@ class KernelStep:
     def attention(
         self, qkv: Tensor, layer: int, q_norm: Tensor | None, k_norm: Tensor | None
     ) -> Tensor:
-        config, x, positions = self._config, self._x, self._positions[layer]
+        config, positions = self._config, self._positions[layer]
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         heads = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
         q, k, v = torch.split(qkv, heads, dim=1)
-        q = ops.rope_and_cache(
-            q, k, v, x.positions, positions.rotary, keys, values, x.cache_slots,
-            q_norm, k_norm, self._eps,
-        )  # fmt: skip
+        q = self._rotate_and_store(layer, q, k, v, q_norm, k_norm)
         parts = [
             ops.paged_attention(
                 q[group.tokens], keys, values, group.block_tables, group.context_lens,
@@ -131,6 +128,17 @@ class KernelStep:
         ]  # fmt: skip
         attended = parts[0] if len(parts) == 1 else torch.cat(parts)
         return attended.view(len(qkv), -1)
+
+    def _rotate_and_store(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor,
+        q_norm: Tensor | None, k_norm: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """The rotated q; k and v go into the cache."""
+        return ops.rope_and_cache(
+            q, k, v, self._x.positions, self._positions[layer].rotary,
+            self._cache.keys[layer], self._cache.values[layer], self._x.cache_slots,
+            q_norm, k_norm, self._eps,
+        )  # fmt: skip
 
 
 def _groups(x: StepInputs[Tensor], tables: Tensor) -> list[_Group]:

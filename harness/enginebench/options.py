@@ -72,6 +72,7 @@ class PlanOptions:
     one may be empty.
     `engines` may hold "all", for every engine that can run and need not be named. `hardware` None
     stands for the default of this machine, and `models` None for the default model of the engines.
+    Each switch in `without` is turned off in cells of its own, one at a time.
     """
 
     engines: tuple[str, ...]
@@ -91,6 +92,7 @@ class PlanOptions:
     slo_share: float
     run_settings: RunSettings
     name: str | None
+    without: tuple[str, ...] = ()
 
 
 OPTION_KEYS = (

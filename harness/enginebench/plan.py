@@ -113,10 +113,7 @@ def build_plan(
     workload = known_workloads[options.workload]
     chosen = _chosen(options.engines, known_engines)
     _check_targets(options, known_engines, chosen)
-    variants = {
-        name: combinations(name, engine.options, options.settings)
-        for name, engine in chosen.items()
-    }
+    variants = {name: _variants(engine, options) for name, engine in chosen.items()}
     hardware = _hardware(options, capacity)
     drives = [
         (spec, load)
@@ -196,6 +193,12 @@ def _chosen(names: Sequence[str], known: Mapping[str, Engine]) -> dict[str, Engi
         for name, engine in known.items()
         if name in names or not engine.availability().by_name_only
     }
+
+
+def _variants(engine: Engine, options: PlanOptions) -> Sequence[Mapping[str, OptionValue]]:
+    """All combinations of the settings, and each again without one switch at a time."""
+    given = combinations(engine.name, engine.options, options.settings)
+    return [*given, *({**each, name: False} for each in given for name in options.without)]
 
 
 def _unnamed(

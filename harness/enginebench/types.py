@@ -307,6 +307,8 @@ class Option:
     """An engine or workload option: what `--set engine.name=value` accepts.
 
     Without a value for a `required` option (the address of a server, say) an engine cannot run.
+    A switch may stand for a `technique`, used everywhere or on GPUs only: `bench why` turns it off
+    to see what it is worth.
     """
 
     name: str
@@ -315,6 +317,7 @@ class Option:
     help: str
     choices: tuple[OptionValue, ...] = ()
     required: bool = False
+    technique: Literal["everywhere", "gpu"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

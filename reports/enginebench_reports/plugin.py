@@ -100,6 +100,7 @@ REPORTS: Sequence[Report] = (
     LazyReport("markdown", "A summary for pull requests, with PNG plots: report.md", "markdown"),
     LazyReport("plots", "Every plot as PNG and SVG: plots/", "figures"),
     LazyReport("claims", "Common claims, held against these Runs: claims.md", "claims_documents"),
+    LazyReport("why", "What each technique is worth, from `bench why`: why.md", "why_documents"),
     LazyReport("csv", "One row per cell with every metric: cells.csv", "csv_table"),
     LazyReport("json", "Cells, metrics, flags and definitions: report.json", "json_document"),
 )

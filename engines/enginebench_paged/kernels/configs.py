@@ -5,7 +5,7 @@ A chip without a row gets `_ANY_CHIP`, whose tiles fit 99 KiB of shared memory. 
 run tests/benchmarks/kernels_gpu.py on the chip: it times the candidates and names the winners.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -14,7 +14,7 @@ import torch
 @dataclass(frozen=True, slots=True)
 class DecodeConfig:
     """Decode attention: keys a tile, and how many programs a multiprocessor should get by
-    splitting.
+    splitting (0: no splitting).
     """
 
     tile: int
@@ -133,14 +133,43 @@ def _any_chip(sm_count: int) -> Chip:
 _CHIPS = {(9, 0): _hopper}
 
 
+@dataclass(frozen=True, slots=True)
+class Techniques:
+    """What can be switched off in a process, to see what it is worth."""
+
+    split_kv: bool = True
+    skinny_products: bool = True
+    early_launch: bool = True
+
+
+_techniques = Techniques()
+
+
+def switch(techniques: Techniques) -> None:
+    """Say what this process's kernels use from now on; before the first graph is captured."""
+    global _techniques
+    _techniques = techniques
+    chip.cache_clear()
+
+
 @lru_cache
 def chip(device: torch.device) -> Chip:
     """The row for a device; a CPU (Triton's interpreter) counts as a small unknown chip."""
     if device.type != "cuda":
-        return _any_chip(sm_count=8)
+        return _restricted(_any_chip(sm_count=8), _techniques)
     properties = torch.cuda.get_device_properties(device)
     row = _CHIPS.get((properties.major, properties.minor), _any_chip)
-    return row(properties.multi_processor_count)
+    return _restricted(row(properties.multi_processor_count), _techniques)
+
+
+def _restricted(row: Chip, techniques: Techniques) -> Chip:
+    decode = row.decode if techniques.split_kv else replace(row.decode, programs_per_sm=0)
+    return replace(
+        row,
+        decode=decode,
+        gemv=row.gemv if techniques.skinny_products else (),
+        dependent_launch=row.dependent_launch and techniques.early_launch,
+    )
 
 
 def gemv_config(device: torch.device, m: int, n: int, k: int) -> GemvConfig | None:

@@ -20,6 +20,7 @@ __all__ = [
     "paged_attention",
     "rms_norm",
     "rope_and_cache",
+    "rotate",
     "sample",
     "silu_mul",
 ]
@@ -95,8 +96,7 @@ def rope_and_cache(
         q = rms_norm(q, q_norm, eps)
     if k_norm is not None:
         k = rms_norm(k, k_norm, eps)
-    cos, sin = cos_sin[positions].unsqueeze(1).chunk(2, dim=-1)  # (T, 1, D/2) each
-    q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+    q, k = rotate(q, cos_sin, positions), rotate(k, cos_sin, positions)
     if int(slots.min()) < 0:
         stored = slots >= 0
         k, v, slots = k[stored], v[stored], slots[stored]
@@ -107,7 +107,9 @@ def rope_and_cache(
     return q
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos_sin: Tensor, positions: Tensor) -> Tensor:
+    """Heads x (T, H, D) turned to their positions (T,); see `rope_and_cache`."""
+    cos, sin = cos_sin[positions].unsqueeze(1).chunk(2, dim=-1)  # (T, 1, D/2) each
     low, high = x.float().chunk(2, dim=-1)
     return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1).to(x.dtype)
 

@@ -22,6 +22,7 @@ OWN_COMMANDS = {
     "report": "enginebench.cli.report",
     "calibrate": "enginebench.cli.calibrate",
     "check": "enginebench.cli.check",
+    "why": "enginebench.cli.why",
     "engines": "enginebench.cli.listings",
     "workloads": "enginebench.cli.listings",
     "metrics": "enginebench.cli.listings",

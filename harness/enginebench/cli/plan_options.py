@@ -5,7 +5,7 @@ All of them are taken as texts: `enginebench.options` reads them by the rules of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -94,9 +94,11 @@ _HELP = {
 _SEVERAL_TIMES = frozenset({"set"})
 
 
-def plan_options(function: Function) -> Function:
+def plan_options(function: Function, *, leave_out: Collection[str] = ()) -> Function:
     """Add all of them to a command, under their keys (`set` as `settings`)."""
     for key in reversed(OPTION_KEYS):
+        if key in leave_out:
+            continue
         metavar, text = _HELP[key]
         function = click.option(
             _flag(key),
@@ -124,7 +126,7 @@ def engine_options(function: Function) -> Function:
 
 def raw_options(values: Mapping[str, Any]) -> RawOptions:
     """Those that were typed, as texts under their keys."""
-    given = {key: values[_parameter(key)] for key in OPTION_KEYS}
+    given = {key: values.get(_parameter(key)) for key in OPTION_KEYS}
     return {key: _texts(value) for key, value in given.items() if value not in (None, False, ())}
 
 

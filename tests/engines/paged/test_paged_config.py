@@ -34,6 +34,11 @@ def test_defaults_differ_between_cpu_and_gpu() -> None:
     assert cpu.max_blocks_per_sequence == 19
 
 
+def test_without_paging_nothing_is_shared() -> None:
+    assert config().prefix_cache
+    assert not config(paged_kv=False).prefix_cache
+
+
 def test_a_large_batch_brings_its_own_budget() -> None:
     assert config(max_batch=700).step_tokens == 700
 
@@ -49,6 +54,8 @@ def test_a_large_batch_brings_its_own_budget() -> None:
         ({"kv_memory_gb": -1.0}, "kv_memory_gb is -1"),
         ({"gpu_memory_fraction": 0.5}, "gpu_memory_fraction needs a GPU"),
         ({"cuda_graphs": True}, "cuda_graphs needs a GPU"),
+        ({"fused_ops": True}, "fused_ops needs a GPU"),
+        ({"paged_kv": False, "prefix_cache": True}, "prefix_cache needs paged_kv"),
     ],
 )
 def test_bad_values_are_named(options: dict[str, OptionValue], message: str) -> None:
@@ -76,6 +83,11 @@ def test_no_option_is_ignored() -> None:
         "chunked_prefill": False,
         "cuda_graphs": False,
         "schedule_ahead": False,
+        "paged_kv": False,
+        "split_kv": False,
+        "skinny_products": False,
+        "early_launch": False,
+        "fused_ops": False,
     }
     assert set(other) == {option.name for option in OPTIONS}
     plain = resolve({}, MODEL, GPU)

@@ -215,6 +215,18 @@ def test_the_newest_is_preempted_and_comes_back_first() -> None:
     assert bench.scheduler.pool.used_count == 0
 
 
+def test_without_paging_a_sequence_holds_a_whole_context_from_the_start() -> None:
+    bench = Bench(config(prefix_cache=False, reserved_tokens=24))
+    for name in ("one", "two", "three"):
+        bench.add(request(name, (1, 2, 3), max_tokens=9))
+    bench.launch()
+    assert [len(sequence.blocks) for sequence in bench.scheduler.running] == [6, 6]
+    bench.commit()
+    bench.run()
+    assert bench.scheduler.counters.preemptions == 0
+    assert len(bench.finished) == 3
+
+
 def test_a_request_that_can_never_fit_is_refused() -> None:
     bench = Bench(config(num_blocks=2))
     with pytest.raises(ValueError, match=r"needs 3 KV blocks of 4 .* the pool has 2"):
@@ -256,7 +268,16 @@ CONFIGS = st.builds(
     step_tokens=st.integers(4, 12),
     prefix_cache=st.booleans(),
     chunked_prefill=st.booleans(),
+    reserved_tokens=st.none() | st.integers(1, 30),
 )
+
+
+def fits(limits: SchedulerConfig, tokens: int) -> bool:
+    """Whether the pool can hold all but the last of them, which is never computed on."""
+    held = max(tokens - 1, limits.reserved_tokens or 0)
+    return -(-held // limits.block_size) <= limits.num_blocks
+
+
 # few distinct tokens, so that prompts often share prefixes
 PROMPTS = st.lists(st.integers(0, 1), min_size=1, max_size=14).map(tuple)
 STOPS = st.sampled_from(["", "", "0", "14"])
@@ -278,8 +299,7 @@ def test_every_admitted_request_finishes_with_its_own_tokens(
         try:
             bench.add(one)
         except ValueError:
-            room = limits.num_blocks * limits.block_size
-            assert len(prompt) + max_tokens - 1 > room
+            assert not fits(limits, len(prompt) + max_tokens)
         else:
             taken.append(one)
     bench.run(ahead)
@@ -303,7 +323,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def add(self, prompt: tuple[int, ...], max_tokens: int, stop: str) -> None:
         self.names += 1
         limits = self.bench.scheduler.config
-        if len(prompt) + max_tokens - 1 <= limits.num_blocks * limits.block_size:
+        if fits(limits, len(prompt) + max_tokens):
             self.bench.add(request(str(self.names), prompt, max_tokens, stop))
 
     @precondition(lambda self: len(self.bench.launched) < 3)
