@@ -39,6 +39,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 FIRST_RATE_RPS = 1.0
 FEWEST_REPEATS = 3
+MOST_WARMUPS = 32
 _DIGITS = re.compile(r"[0-9]{1,15}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -85,6 +86,7 @@ class PlanOptions:
     requests: int | None
     duration_s: float | None
     warmup_requests: int
+    warmup_until_steady: bool
     repeats: int
     seed: int
     precision: float | None
@@ -108,6 +110,7 @@ OPTION_KEYS = (
     "route",
     "requests",
     "duration",
+    "ramp",
     "input_tokens",
     "output_tokens",
     "warmup",
@@ -130,6 +133,7 @@ _BECOMES = {
     "arrival": "{workload}.arrival",
     "input_tokens": "{workload}.input_tokens",
     "output_tokens": "{workload}.output_tokens",
+    "ramp": "{workload}.ramp_s",
     "route": "{workload}.route",
     "url": "url.url",
 }
@@ -158,6 +162,7 @@ def parse_options(raw: RawOptions) -> PlanOptions:
     workload = read.one("workload", _text, "fixed")
     settings = _settings(raw, workload)
     requests = read.one("requests", _positive, None)
+    warmup = read.one("warmup", _warmup, 1)
     precision, run_settings = read.one("precision", _share, None), _run_settings(read)
     sought = run_settings.slo is not None and not raw.get("concurrency")
     rates = read.several("rate", _rate, (Sought("slo", FIRST_RATE_RPS),) if sought else ())
@@ -174,7 +179,8 @@ def parse_options(raw: RawOptions) -> PlanOptions:
         settings=settings,
         requests=requests,
         duration_s=read.one("duration", _seconds, None if requests else 10.0),
-        warmup_requests=read.one("warmup", _count, 1),
+        warmup_requests=MOST_WARMUPS if warmup is None else warmup,
+        warmup_until_steady=warmup is None,
         repeats=read.one("repeats", _positive, 1 if precision is None else FEWEST_REPEATS),
         precision=precision,
         budget_s=read.one("budget", _time_span, 600.0),
@@ -257,6 +263,16 @@ def _count(text: str) -> int:
     if not _DIGITS.fullmatch(text):
         raise ValueError("must be a whole number from 0 up")
     return int(text)
+
+
+def _warmup(text: str) -> int | None:
+    """None: until it is steady."""
+    if text == "auto":
+        return None
+    try:
+        return _count(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from None
 
 
 def _truth(text: str) -> bool:

@@ -289,7 +289,7 @@ def _raise_if_named(options: PlanOptions, left_out: Sequence[LeftOut]) -> None:
 
 
 def _cells(options: PlanOptions, axes: _Axes, refused: set[tuple[str, str]]) -> Iterator[Cell]:
-    budget = Budget(options.requests, options.duration_s, options.warmup_requests)
+    budget = _budget(options)
     index = 0
     for repeat, model, hardware in itertools.product(
         range(options.repeats), axes.models, axes.hardware
@@ -302,6 +302,15 @@ def _cells(options: PlanOptions, axes: _Axes, refused: set[tuple[str, str]]) -> 
             drive = (workload, load)
             yield new_cell(index, spec, drive, budget, repeat, plan_seed=options.seed)
             index += 1
+
+
+def _budget(options: PlanOptions) -> Budget:
+    return Budget(
+        options.requests,
+        options.duration_s,
+        options.warmup_requests,
+        options.warmup_until_steady,
+    )
 
 
 def _specs(
@@ -317,7 +326,7 @@ def _specs(
 
 def _searches(options: PlanOptions, axes: _Axes, refused: set[tuple[str, str]]) -> Iterator[Search]:
     """Searches for loads, engine by engine, then the one for precision."""
-    budget = Budget(options.requests, options.duration_s, options.warmup_requests)
+    budget = _budget(options)
     number = 0
     for model, hardware in itertools.product(axes.models, axes.hardware):
         specs = _specs(axes, model, hardware, refused)

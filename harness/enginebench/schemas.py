@@ -152,7 +152,7 @@ def _request_row(request: Request) -> dict[str, Any]:
         "scheduled_s": request.scheduled_s,
         "body": msgspec.json.encode(request.body).decode(),
         "follows": request.follows,
-        "think_s": request.think_s if request.follows is not None else None,
+        "think_s": request.think_s,
     }
     prompt = request.prompt
     if isinstance(prompt, str):

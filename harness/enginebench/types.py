@@ -175,12 +175,13 @@ class Budget:
 
     New requests stop at the end; those in flight are finished and recorded. In a closed loop each
     user completes at least one measured request. `warmup_requests` come first and are recorded
-    with phase "warmup".
+    with phase "warmup"; with `warmup_until_steady` there are so many at most.
     """
 
     requests: int | None = None
     duration_s: float | None = None
     warmup_requests: int = 1
+    warmup_until_steady: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +262,8 @@ class Request:
 
     A request that `follows` another (by its index) is a later turn of a conversation: its `prompt`
     is only what is new, sent behind the whole history with the real answers, and it is due
-    `think_s` after the answer before it.
+    `think_s` after the answer before it. Of one that follows none, in a closed loop, `think_s` is
+    how long after the start of measuring its user joins.
     """
 
     index: int

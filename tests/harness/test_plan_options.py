@@ -39,6 +39,7 @@ slo = "ttft=500ms,tpot=50ms"
 slo_share = "95%"
 precision = "2%"
 budget = "5m"
+ramp = 5
 route = "chat"
 stall_timeout = 30
 url = "http://127.0.0.1:8000"
@@ -85,6 +86,7 @@ def test_file_and_command_line_say_the_same(tmp_path: Path) -> None:
         "slo_share": ["95%"],
         "precision": ["2%"],
         "budget": ["5m"],
+        "ramp": ["5"],
         "route": ["chat"],
         "stall_timeout": ["30"],
         "url": ["http://127.0.0.1:8000"],
@@ -124,6 +126,14 @@ def test_how_a_run_is_executed() -> None:
     made = parse_options({"stall_timeout": ["30s"], "slo": ["ttft=500ms", "e2e=2s"]}).run_settings
     assert (made.stall_timeout_s, made.slo) == (30.0, Slo(ttft_s=0.5, e2e_s=2.0))
     assert parse_options({}).run_settings == RunSettings()
+
+
+def test_warming_up_may_be_left_to_the_driver() -> None:
+    auto = parse_options({"warmup": ["auto"]})
+    assert (auto.warmup_requests, auto.warmup_until_steady) == (32, True)
+    assert not parse_options({"warmup": ["3"]}).warmup_until_steady
+    with pytest.raises(UsageError, match="from 0 up, or auto"):
+        parse_options({"warmup": ["some"]})
 
 
 def test_loads_may_be_sought() -> None:

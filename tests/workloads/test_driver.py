@@ -101,12 +101,15 @@ def start(
     *,
     count: int = 50,
     conversations: bool = False,
+    joins_s: tuple[float, ...] = (),
     **job: float,
 ) -> subprocess.Popen[bytes]:
     gap = None if load.rate_rps is None else 1 / load.rate_rps
     warm = budget.warmup_requests
     due = [None if gap is None or i < warm else (i - warm) * gap for i in range(count)]
     requests = [Request(i, (1, 2, i), TOKENS, due[i], BODY) for i in range(count)]
+    for index, join_s in enumerate(joins_s):
+        requests[index] = replace(requests[index], think_s=join_s)
     if conversations:
         requests = [as_turn(request) for request in requests]
     lines = b"\n".join(msgspec.json.encode(request) for request in requests)
@@ -302,3 +305,22 @@ def test_conversations_in_an_open_loop_begin_on_schedule(tmp_path: Path, server:
     gap_ns = made[4].scheduled_ns - made[1].scheduled_ns if 4 in made and 1 in made else None
     assert gap_ns is None or gap_ns == pytest.approx(3 * 0.05e9, abs=1e3)
     assert isinstance(done, DriveDone) and done.measure_start_ns is not None
+
+
+def test_warming_up_ends_when_the_pace_is_steady(tmp_path: Path, server: Server) -> None:
+    budget = Budget(requests=2, warmup_requests=20, warmup_until_steady=True)
+    process = start(tmp_path, server, Load(users=1), budget)
+    _, err = process.communicate(timeout=60)
+    phases = [record.phase for record in records(tmp_path)]
+    assert phases.count("measure") == 2 and 3 <= phases.count("warmup") <= 20
+    assert f"after {phases.count('warmup')} answers" in err.decode()
+
+
+def test_users_join_when_they_are_to(tmp_path: Path, server: Server) -> None:
+    budget = Budget(requests=6, warmup_requests=0)
+    *_, done = finish(start(tmp_path, server, Load(users=2), budget, joins_s=(0.0, 0.4)))
+    made = {record.request_index: record for record in records(tmp_path)}
+    late = made[1].scheduled_ns - made[0].scheduled_ns
+    assert late == pytest.approx(0.4e9, abs=0.1e9) and made[1].sent_ns >= made[1].scheduled_ns
+    assert isinstance(done, DriveDone) and done.measure_start_ns is not None
+    assert done.measure_start_ns >= made[1].sent_ns  # all users busy

@@ -15,7 +15,7 @@ from enginebench.errors import UsageError
 from enginebench.types import Cell, Message, ModelInfo, Option, Request
 from enginebench_workloads.answer_fields import JSON_SCHEMA_OPTION, answer_fields
 from enginebench_workloads.cell_options import CellOptions
-from enginebench_workloads.demand import ARRIVAL_OPTION, conversation_starts
+from enginebench_workloads.demand import LOAD_OPTIONS, conversation_starts, ramped
 from enginebench_workloads.dialogue import Turn, as_requests
 from enginebench_workloads.distribution import WRITTEN, Distribution
 from enginebench_workloads.prompts import words
@@ -43,7 +43,7 @@ class ConversationsWorkload:
         Option("system_tokens", int, 0, "length of a system prompt, the same in all conversations"),
         *THINK_OPTIONS,
         JSON_SCHEMA_OPTION,
-        ARRIVAL_OPTION,
+        *LOAD_OPTIONS,
     )
 
     def requests(self, cell: Cell, model: ModelInfo) -> Sequence[Request]:
@@ -55,7 +55,7 @@ class ConversationsWorkload:
         lengths = _Lengths.of(chosen, model)
         starts = conversation_starts(cell, chosen, lengths.output.mean, lengths.turns.mean)
         drawn = _conversations(cell, chosen, lengths)
-        return list(as_requests(drawn, starts, answer_fields(chosen)))
+        return ramped(list(as_requests(drawn, starts, answer_fields(chosen))), cell, chosen)
 
 
 class _Lengths:

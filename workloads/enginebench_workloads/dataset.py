@@ -12,7 +12,7 @@ from enginebench_workloads.answer_fields import JSON_SCHEMA_OPTION, answer_field
 from enginebench_workloads.cell_options import CellOptions
 from enginebench_workloads.data_file import bad_row
 from enginebench_workloads.dataset_file import Format, Row, read_dataset
-from enginebench_workloads.demand import ARRIVAL_OPTION, conversation_starts, due_times
+from enginebench_workloads.demand import LOAD_OPTIONS, conversation_starts, due_times, ramped
 from enginebench_workloads.dialogue import Turn, as_requests
 from enginebench_workloads.prompts import Prompt
 from enginebench_workloads.thinking import THINK_OPTIONS, Thinking
@@ -61,7 +61,7 @@ class DatasetWorkload:
         ),
         *THINK_OPTIONS,
         JSON_SCHEMA_OPTION,
-        ARRIVAL_OPTION,
+        *LOAD_OPTIONS,
     )
 
     def requests(self, cell: Cell, model: ModelInfo) -> Sequence[Request]:
@@ -80,14 +80,19 @@ class DatasetWorkload:
                 raise chosen.bad("multi_turn", "turns need a chat: set dataset.route=chat")
             turns = fmean(1 + len(row.later) for row in rows)
             starts = conversation_starts(cell, chosen, longest, turns)
-            return list(as_requests(_conversations(cell, chosen, rows, order), starts, body))
+            drawn = _conversations(cell, chosen, rows, order)
+            return ramped(list(as_requests(drawn, starts, body)), cell, chosen)
         prompts = [_prompt(row, path, as_chat) for row in rows]
-        return [
-            Request(index, prompts[at], rows[at].max_tokens or longest, due_s, body)
-            for index, (due_s, at) in enumerate(
-                zip(due_times(cell, chosen, longest), order, strict=False)
-            )
-        ]
+        return ramped(
+            [
+                Request(index, prompts[at], rows[at].max_tokens or longest, due_s, body)
+                for index, (due_s, at) in enumerate(
+                    zip(due_times(cell, chosen, longest), order, strict=False)
+                )
+            ],
+            cell,
+            chosen,
+        )
 
 
 def _prompt(row: Row, path: Path, as_chat: bool) -> Prompt:

@@ -38,6 +38,7 @@ from enginebench_workloads.link import Link, connect
 from enginebench_workloads.open_files import allow_many_sockets
 from enginebench_workloads.recorder import Finished, Recorder, read_in_slices
 from enginebench_workloads.schedule import Phase, Schedule, Window
+from enginebench_workloads.warm_up import WarmUp
 from enginebench_workloads.wire import WireRequest
 from enginebench_workloads.wire_requests import WireRequests
 
@@ -57,11 +58,12 @@ class Driver:
         self.schedule = Schedule(requests.first, job.budget, requests.turns)
         self.window = Window(users=job.load.users or 1)
         self.phase: Literal["warmup", "measure", "drain"] = "warmup"
+        self.warm_up = WarmUp(until_steady=job.budget.warmup_until_steady)
         self.lag = LagProbe()
         self.stamped_by: StampedBy = "kernel"
         self._address, self._requests, self._recorder = address, requests, recorder
         self._under_way: dict[int, Exchange] = {}
-        self._warm_users = 0
+        self._warm_users = self._began_ns = 0
         self._go = gevent.event.Event()
 
     # ---------------------------------------------------------------- one request
@@ -133,19 +135,33 @@ class Driver:
     def live(self, user: int) -> None:
         """A closed-loop user: warm up, wait for the others, then request upon request."""
         connection = self._connection()
-        while (request := self.schedule.next_warmup()) is not None:
-            self.send(connection, user, request, "warmup")
+        self._warm_up(connection, user)
         _try_to_open(connection)
         self._warmed_up()
         sent = False
         while (request := self.schedule.next_measured(at_least_one=not sent)) is not None:
+            due_ns = self._joined(request)
             if not sent:
                 gevent.spawn(self.window.user_started)
             sent = True
-            self.converse(connection, user, request)
+            self.converse(connection, user, request, due_ns)
         self.window.user_stopped()
         self.phase = "drain"
         connection.close()
+
+    def _joined(self, request: WireRequest) -> int | None:
+        """When a user that joins later has joined; None for all others."""
+        if not request.request.think_s:
+            return None
+        due_ns = self._began_ns + int(request.request.think_s * 1e9)
+        sleep_until(due_ns)
+        return due_ns
+
+    def _warm_up(self, connection: Connection, user: int) -> None:
+        while not self.warm_up.over and (request := self.schedule.next_warmup()) is not None:
+            exchange = self.send(connection, user, request, "warmup").exchange
+            pieces = len(exchange.body) if exchange.status == 200 else 0
+            self.warm_up.note(exchange.end_ns - exchange.sent_ns, pieces)
 
     def _warmed_up(self) -> None:
         self._warm_users += 1
@@ -154,9 +170,12 @@ class Driver:
         self._go.wait()
 
     def _begin_measuring(self) -> None:
+        if self.job.budget.warmup_until_steady:
+            print(self.warm_up, file=sys.stderr, flush=True)
         self.schedule.start_measuring()
         self.lag.forget()
         self.phase = "measure"
+        self._began_ns = time.monotonic_ns()
         self._go.set()
 
     # ---------------------------------------------------------------- open loop
@@ -165,8 +184,7 @@ class Driver:
         """Send every request when it is due, whatever became of the ones before."""
         idle = [self._connection()]
         _try_to_open(idle[0])
-        while (request := self.schedule.next_warmup()) is not None:
-            self.send(idle[0], 0, request, "warmup")
+        self._warm_up(idle[0], 0)
         under_way = gevent.pool.Group()
         self._begin_measuring()
         try:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enginebench.types import Cell, ModelInfo, Option, Request
 from enginebench_workloads.answer_fields import JSON_SCHEMA_OPTION, answer_fields
 from enginebench_workloads.cell_options import CellOptions, check_context
-from enginebench_workloads.demand import ARRIVAL_OPTION, due_times
+from enginebench_workloads.demand import LOAD_OPTIONS, due_times, ramped
 from enginebench_workloads.prompts import PROMPT_OPTIONS, PromptWriter
 
 __all__ = ["FixedWorkload"]
@@ -27,7 +27,7 @@ class FixedWorkload:
         Option("output_tokens", int, 64, "length of every answer in tokens"),
         *PROMPT_OPTIONS,
         JSON_SCHEMA_OPTION,
-        ARRIVAL_OPTION,
+        *LOAD_OPTIONS,
     )
 
     def requests(self, cell: Cell, model: ModelInfo) -> Sequence[Request]:
@@ -43,7 +43,11 @@ class FixedWorkload:
         check_context(model, length, answer, "workload fixed")
         writer, rng = PromptWriter(model, chosen), np.random.default_rng(cell.seed)
         fields = answer_fields(chosen)
-        return [
-            Request(index, writer.prompt(writer.piece(rng, length)), answer, due_s, fields)
-            for index, due_s in enumerate(due_times(cell, chosen, answer))
-        ]
+        return ramped(
+            [
+                Request(index, writer.prompt(writer.piece(rng, length)), answer, due_s, fields)
+                for index, due_s in enumerate(due_times(cell, chosen, answer))
+            ],
+            cell,
+            chosen,
+        )

@@ -10,7 +10,7 @@ from enginebench.errors import UsageError
 from enginebench.types import Cell, ModelInfo, Option, Request
 from enginebench_workloads.answer_fields import JSON_SCHEMA_OPTION, answer_fields
 from enginebench_workloads.cell_options import CellOptions
-from enginebench_workloads.demand import ARRIVAL_OPTION, due_times
+from enginebench_workloads.demand import LOAD_OPTIONS, due_times, ramped
 from enginebench_workloads.distribution import WRITTEN, Distribution
 from enginebench_workloads.prompts import PROMPT_OPTIONS, PromptWriter
 
@@ -32,7 +32,7 @@ class LengthsWorkload:
         Option("output_tokens", str, "lognormal:128:96", f"lengths of answers: {WRITTEN}"),
         *PROMPT_OPTIONS,
         JSON_SCHEMA_OPTION,
-        ARRIVAL_OPTION,
+        *LOAD_OPTIONS,
     )
 
     def requests(self, cell: Cell, model: ModelInfo) -> Sequence[Request]:
@@ -48,10 +48,14 @@ class LengthsWorkload:
         rng, writer = np.random.default_rng(cell.seed), PromptWriter(model, chosen)
         pairs = _pairs(rng, inputs, outputs, len(due), model)
         fields = answer_fields(chosen)
-        return [
-            Request(index, writer.prompt(writer.piece(rng, length)), answer, at_s, fields)
-            for index, ((length, answer), at_s) in enumerate(zip(pairs, due, strict=True))
-        ]
+        return ramped(
+            [
+                Request(index, writer.prompt(writer.piece(rng, length)), answer, at_s, fields)
+                for index, ((length, answer), at_s) in enumerate(zip(pairs, due, strict=True))
+            ],
+            cell,
+            chosen,
+        )
 
 
 def _pairs(

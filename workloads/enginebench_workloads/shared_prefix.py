@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enginebench.types import Cell, ModelInfo, Option, Request
 from enginebench_workloads.answer_fields import JSON_SCHEMA_OPTION, answer_fields
 from enginebench_workloads.cell_options import CellOptions, check_context
-from enginebench_workloads.demand import ARRIVAL_OPTION, due_times
+from enginebench_workloads.demand import LOAD_OPTIONS, due_times, ramped
 from enginebench_workloads.prompts import PROMPT_OPTIONS, PromptWriter
 
 __all__ = ["SharedPrefixWorkload"]
@@ -31,7 +31,7 @@ class SharedPrefixWorkload:
         Option("groups", int, 4, "how many different beginnings there are"),
         *PROMPT_OPTIONS,
         JSON_SCHEMA_OPTION,
-        ARRIVAL_OPTION,
+        *LOAD_OPTIONS,
     )
 
     def requests(self, cell: Cell, model: ModelInfo) -> Sequence[Request]:
@@ -53,16 +53,20 @@ class SharedPrefixWorkload:
         group = of_groups.integers(0, groups, size=len(due)).tolist()
         rng, warmup = np.random.default_rng(cell.seed), cell.budget.warmup_requests
         fields = answer_fields(chosen)
-        return [
-            Request(
-                index,
-                writer.prompt(
-                    writer.piece(rng, shared) if index < warmup else prefixes[group[index]],
-                    writer.piece(rng, length - shared),
-                ),
-                answer,
-                due_s,
-                fields,
-            )
-            for index, due_s in enumerate(due)
-        ]
+        return ramped(
+            [
+                Request(
+                    index,
+                    writer.prompt(
+                        writer.piece(rng, shared) if index < warmup else prefixes[group[index]],
+                        writer.piece(rng, length - shared),
+                    ),
+                    answer,
+                    due_s,
+                    fields,
+                )
+                for index, due_s in enumerate(due)
+            ],
+            cell,
+            chosen,
+        )

@@ -63,7 +63,15 @@ _HELP = {
     ),
     "input_tokens": ("N,...", "Prompt lengths, an option of the workload."),
     "output_tokens": ("N,...", "Answer lengths, an option of the workload."),
-    "warmup": ("N", "Requests of a cell that come before the measured ones. [1]"),
+    "ramp": (
+        "SECONDS",
+        "Users join one by one, or the rate rises from 0, over so long; an option of the workload.",
+    ),
+    "warmup": (
+        "N",
+        "Requests of a cell that come before the measured ones; auto: until they come at a steady "
+        "pace, 32 at most. [1]",
+    ),
     "repeats": ("N", "How often everything is measured, engines taking turns. [1]"),
     "precision": (
         "PERCENT",
