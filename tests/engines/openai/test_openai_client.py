@@ -8,26 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Iterator
-from functools import partial
 
 import openai
 import pytest
-import torch
-from openai_fakes import Running, link_to
 
-from enginebench_models import ChatTemplate, Model, open_model
-from enginebench_openai.process import OfferedModel
-from enginebench_openai.protocol import TokenEngine
-from enginebench_paged.engine import PagedEngine
-from enginebench_quant.load import load_engine
-from enginebench_quant.options import QuantOptions
-
-TEMPLATE = ChatTemplate(
-    "{% if tools %}<tool_call> {{ tools | length }}\n{% endif %}"
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}{{ more }}"
-)
 USER = [{"role": "user", "content": "What is the weather in Bergen?"}]
 WEATHER = {
     "type": "function",
@@ -51,39 +35,6 @@ PERSON = {
     "additionalProperties": False,
 }
 PERSON_FORMAT = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
-
-
-def paged(model: Model) -> TokenEngine:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        return PagedEngine(model, {"dtype": "f32", "max_batch": 4})
-
-
-def quant(model: Model) -> TokenEngine:
-    options = QuantOptions.resolve({"threads": 1}, model.config)
-    return load_engine(model, options, log=lambda message: None)
-
-
-@pytest.fixture(scope="module")
-def client(tiny_gguf) -> Iterator[openai.OpenAI]:
-    """Of one server with both engines, as its models."""
-    model = open_model(str(tiny_gguf("f32")))
-    running = Running({})
-    running.process.models = [
-        OfferedModel(
-            name=build.__name__,
-            vocab_size=model.config.vocab_size,
-            tokenizer=model.tokenizer,
-            chat_template=TEMPLATE,
-            make_link=link_to(partial(build, model)),
-        )
-        for build in (paged, quant)
-    ]
-    running.start()
-    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
-    running.process.stop()
-    assert running.join() == 0
 
 
 @pytest.fixture(scope="module", params=["paged", "quant"])
