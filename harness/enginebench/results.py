@@ -166,7 +166,8 @@ class ResultSet:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per cell: what was run (`run`, `cell`, `engine`, `label`, `is_null`, `model`,
-        `machine`, `hardware`, `workload`, `users`, `rate_rps`, `repeat`, `state`), engine and
+        `machine`, `hardware`, `workload`, `users`, `rate_rps`, `repeat`, `state`,
+        `precision`), engine and
         workload options as `engine.NAME` and `workload.NAME`, then every registered metric's
         columns (None as NaN).
         """
@@ -202,6 +203,7 @@ def _facts(result: CellResult) -> Iterator[tuple[str, Any]]:
         "rate_rps": cell.load.rate_rps,
         "repeat": cell.repeat,
         "state": result.status.state,
+        "precision": str(result.status.numerics or "") or None,
     }.items()
     for name, value in cell.spec.options.items():
         yield f"engine.{name}", value

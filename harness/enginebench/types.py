@@ -411,6 +411,11 @@ class Numerics:
     kv_cache: str | None = None
     is_reference: bool = False
 
+    def __str__(self) -> str:
+        """`q4_1 weights, int8 products, f16 KV cache`; empty if nothing is known."""
+        parts = ((self.weights, "weights"), (self.compute, "products"), (self.kv_cache, "KV cache"))
+        return ", ".join(f"{kind} {what}" for kind, what in parts if kind)
+
 
 @runtime_checkable
 class TellsNumerics(Protocol):

@@ -71,6 +71,7 @@ def _cell(cell: CellSummary) -> Mapping[str, Any]:
         "cell": planned.id,
         "engine": planned.spec.engine,
         "engine_version": status.engine_version,
+        "precision": str(status.numerics or "") or None,
         "options": planned.spec.options,
         "model": planned.spec.model,
         "hardware": str(planned.spec.hardware),

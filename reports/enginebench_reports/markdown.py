@@ -76,9 +76,20 @@ def _section(summary: Summary, group: Group, drawings: Sequence[Drawing]) -> Ite
     yield ""
     yield FOOTNOTE
     yield ""
+    yield from _precisions(summary, group)
     for drawing in drawings:
         yield f"![{drawing.text}](plots/{drawing.name}.png)"
     yield ""
+
+
+def _precisions(summary: Summary, group: Group) -> Iterator[str]:
+    """In which types each engine of the group computed, by its own word."""
+    cells = [summary.cells[int(row)].result for row in group.frame.index]
+    told = {cell.cell.spec.label: str(cell.status.numerics or "") for cell in cells}
+    known = [f"{label}: {text}" for label, text in sorted(told.items()) if text]
+    if known:
+        yield f"Computed in: {'; '.join(known)}."
+        yield ""
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -21,8 +21,21 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 
 
 def facts(values: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-    """Nested facts as (name, text) pairs: `cpu model`, `cpu caches L2`; empty ones are left out."""
-    return list(_flat("", values))
+    """Nested facts as (name, text) pairs: `cpu model`, `cpu caches L2`; empty ones are left out.
+
+    The machine's ceilings are a line for each hardware entry.
+    """
+    others = {name: value for name, value in values.items() if name != "ceilings"}
+    kept = values.get("ceilings")
+    return [*_flat("", others), *(_ceilings(kept) if isinstance(kept, Mapping) else ())]
+
+
+def _ceilings(kept: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for hardware, found in kept.items():
+        rates = [f"reads {rate / 1e9:,.1f} GB/s" for _, rate in found["read_bytes_per_s"][-1:]]
+        operations = found["operations_per_s"].items()
+        rates += [f"{kind} {rate / 1e9:,.0f} Gop/s" for kind, rate in operations]
+        yield f"ceilings {hardware}", f"{', '.join(rates)} ({found['measured_at'][:10]})"
 
 
 def day(run: RunInfo) -> str:

@@ -11,6 +11,9 @@ from enginebench.plugins import PluginManager
 
 __all__ = ["calibrate"]
 
+RESTLESS = 0.1
+"""Rounds of an idle machine differ by less."""
+
 
 @click.command()
 @click.option("--hardware", metavar="HW", help="As in `bench run`; one cell's worth each.")
@@ -36,6 +39,12 @@ def calibrate(manager: PluginManager, hardware: str | None) -> None:
         found = measure(plugins.calibrators(manager), entry)
         path = keep_ceilings(found, entry)
         output_console().print(_table(found))
+        if found.spread > RESTLESS:
+            click.echo(
+                f"rounds differ by {found.spread:.0%}: the machine was not idle; run it again when "
+                "it is",
+                err=True,
+            )
         click.echo(f"kept in {path}")
 
 
