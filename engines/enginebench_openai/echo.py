@@ -70,7 +70,7 @@ class EchoEngine:
         _check("max_batch", max_batch, 1)
         _check("context_length", context_length, 2)
         self.context_length = context_length
-        self.features: frozenset[Feature] = frozenset()
+        self.features = frozenset({Feature.MIN_TOKENS})  # nothing that it says is an end
         self._ttft_s, self._itl_s = ttft_ms / 1e3, itl_ms / 1e3
         self.slots = self._max_batch = max_batch
         self._hidden, self._filler = frozenset(hidden), filler
