@@ -217,7 +217,9 @@ def _drawing(
     from matplotlib.figure import Figure
 
     assert isinstance(ax.figure, Figure)
-    for _ in range(2):  # the layout settles at the second pass, and then stays as it is
-        ax.figure.draw_without_rendering()
+    layout = ax.figure.get_layout_engine()
+    assert layout is not None
+    for _ in range(2):  # it settles at the second pass, and then stays as it is
+        layout.execute(ax.figure)
     ax.figure.set_layout_engine("none")
     return Drawing(name, f"{ax.get_title(loc='left')}: {what}", ax.figure, caption, is_wide)
