@@ -46,6 +46,7 @@ def _gemma3() -> Any:
         **_HEADS,
         sliding_window=9,
         query_pre_attn_scalar=16,
+        tie_word_embeddings=False,  # tied and scaled, random ones would echo their own token
         layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         rope_parameters={
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},

@@ -51,8 +51,8 @@ def _context(model: Model, options: QuantOptions, chosen: Mapping[str, OptionVal
         return options.context
     if chosen.get("context") is not None:
         raise ModelError(
-            f"context {options.context} is above the sliding window of {window}, beyond which quant "
-            f"on a GPU does not compute; set context={window}, or run on hardware cpu"
+            f"context {options.context} is above the sliding window of {window}, beyond which "
+            f"quant does not compute on a GPU; set context={window}, or run on hardware cpu"
         )
     return window
 

@@ -12,8 +12,6 @@ from tiny_references import ARCHITECTURES, OUTPUT_TOKENS, Reference, drain, gree
 
 from enginebench.types import OptionValue
 from enginebench_models import open_model
-from enginebench_models.conversion import convert, open_source
-from enginebench_models.mixes import find_mix
 from enginebench_openai.protocol import GenerationRequest, SamplingParams
 from enginebench_paged.cache import block_bytes
 from enginebench_paged.engine import PagedEngine
@@ -54,18 +52,9 @@ def run_all(engine: PagedEngine, reference: Reference) -> None:
         assert outputs[str(index)][-1].finish_reason == "length"
 
 
-@pytest.mark.parametrize("architecture", RELATIVES)
-def test_a_gguf_file_of_each_relative(
-    references: References, architecture: str, tmp_path: Path
-) -> None:
-    reference, path = references(architecture), tmp_path / "model.gguf"
-    convert(open_source(str(reference.model.info.path)), path, find_mix("f32"), threads=1)
-    engine = PagedEngine(open_model(str(path)), PLAIN)
-    engine.add(greedy("one", reference.prompts[5]))
-    assert tokens_of(drain(engine)["one"]) == reference.outputs[5]
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture", [name for name in ARCHITECTURES if name not in ("yarn", "linear")]
+)
 def test_each_architecture_one_request_at_a_time(references: References, architecture: str) -> None:
     reference = references(architecture)
     engine = build(reference, prefix_cache=False, max_batch=1, step_tokens=128)
