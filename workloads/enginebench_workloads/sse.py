@@ -100,6 +100,15 @@ def reading(exchange: Exchange) -> Generator[None, None, Answer]:
 
 def _read_events(body: Sequence[tuple[int, bytes]], answer: Answer) -> Iterator[None]:
     running: list[int | None] = []  # completion tokens so far, as each chunk with text told them
+    try:
+        yield from _take_events(body, answer, running)
+    finally:  # of a stream that turns malformed, what came before counts
+        _count_tokens(running, answer)
+
+
+def _take_events(
+    body: Sequence[tuple[int, bytes]], answer: Answer, running: list[int | None]
+) -> Iterator[None]:
     done = False
     for stamp, payload in _events(body):
         yield
@@ -118,7 +127,6 @@ def _read_events(body: Sequence[tuple[int, bytes]], answer: Answer) -> Iterator[
             running.append(event.usage.completion_tokens if event.usage else None)
     if answer.error is None and not done and answer.finish_reason is None:
         answer.error = "truncated stream: neither a finish reason nor [DONE] arrived"
-    _count_tokens(running, answer)
 
 
 def _events(body: Sequence[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
