@@ -12,7 +12,7 @@ from typing import Any
 from enginebench.results import RunInfo
 from enginebench_reports.compare_arms import Arm, Match
 
-__all__ = ["machine_differences", "notes", "reasons"]
+__all__ = ["machine_differences", "machine_identity", "notes", "reasons"]
 
 
 def reasons(
@@ -61,7 +61,7 @@ def notes(baseline: Arm, current: Arm, found: Match) -> Iterator[str]:
 
 def machine_differences(runs: Sequence[RunInfo]) -> Sequence[str]:
     """What differs between the machines of the Runs, as `CPU: X, Y`."""
-    facts = [_identity(run.machine) for run in runs]
+    facts = [machine_identity(run.machine) for run in runs]
     return [
         f"{name}: {', '.join(values)}"
         for name in facts[0]
@@ -69,7 +69,8 @@ def machine_differences(runs: Sequence[RunInfo]) -> Sequence[str]:
     ]
 
 
-def _identity(machine: Mapping[str, Any]) -> Mapping[str, Any]:
+def machine_identity(machine: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What must be equal in machines whose figures are compared."""
     cpu = machine.get("cpu") or {}
     gpus = [gpu.get("name") for gpu in machine.get("gpus") or ()]
     return {

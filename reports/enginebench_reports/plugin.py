@@ -136,5 +136,6 @@ def enginebench_searcher() -> Searcher:
 @hookimpl
 def enginebench_commands() -> Sequence[click.Command]:
     from enginebench_reports.commands import claims, compare
+    from enginebench_reports.history_command import history
 
-    return [claims, compare]
+    return [claims, compare, history]
