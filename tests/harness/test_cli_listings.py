@@ -189,12 +189,35 @@ def test_several_runs_and_formats_into_a_folder(manager: PluginManager, runs: Pa
     }
 
 
+class SloReport(FakeReport):
+    def render(self, results: ResultSet, folder: Path) -> Sequence[Path]:
+        path = folder / "slo.txt"
+        path.write_text(" ".join(str(run.slo) for run in results.runs))
+        return [path]
+
+
+class SloPlugin:
+    @hookimpl
+    def enginebench_reports(self) -> Sequence[Report]:
+        return [SloReport("slo")]
+
+
+@pytest.mark.parametrize(("typed", "seen"), [([], "None"), (["--slo", "ttft=1s"], "ttft=1s")])
+def test_an_slo_reaches_the_report(
+    manager: PluginManager, runs: Path, typed: list[str], seen: str
+) -> None:
+    manager.add(SloPlugin(), Origin("slo", "slo-dist", "1.0"))
+    result = bench(manager, "report", str(runs / "first"), "--format", "slo", *typed)
+    assert Path(result.stdout.strip()).read_text() == seen
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["{runs}/first", "--format", "cvs"], "did you mean csv"),
         (["{runs}/first", "--format", "csv,"], "a name is empty"),
         (["{runs}/none"], "no folder"),
+        (["{runs}/first", "--slo", "tft=1s"], "did you mean ttft"),
         (["{runs}/first", "--out", "{runs}/first/run.json"], "cannot write the report"),
         ([], "Missing argument"),
     ],
