@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from enginebench.answers import Answer
 from enginebench.results import CellResult
@@ -23,6 +25,8 @@ __all__ = ["COLUMNS", "Reference", "agreement", "reference_of", "type_bits"]
 
 NEAR_TIE_NATS = 0.1
 """Where the reference gives both tokens logprobs this close, either is right."""
+Told = Mapping[str | tuple[int, ...], Answer]
+"""Answers by prompt."""
 FEWEST = 8
 """Comparable answers below which nothing is said."""
 
@@ -56,7 +60,7 @@ class Reference:
     """Whose answers are held to be right: `label` is the engine with its options."""
 
     label: str
-    answers: Mapping[str | tuple[int, ...], Answer]
+    answers: Told
 
 
 @dataclass(slots=True)
@@ -114,28 +118,37 @@ def reference_of(cell: CellResult) -> Reference | None:
     return Reference(best.spec.label, answers)
 
 
-def _asked(
-    cell: CellResult,
-) -> Iterator[tuple[Cell, Numerics, Mapping[str | tuple[int, ...], Answer]]]:
-    """The first cell of each spec on this model that answered, its precision, what it said."""
-    from enginebench.cell_folder import CellFolder
-
+def _asked(cell: CellResult) -> Iterator[tuple[Cell, Numerics, Told]]:
+    """The first sealed cell of each spec on this model that answered, and what it told."""
     seen = []
     for other in cell.run.plan.cells:
         if other.spec.model != cell.cell.spec.model or other.spec in seen:
             continue
-        folder = CellFolder(cell.run.folder / "cells" / other.id)
-        found = folder.answers()
-        if found is None:
+        folder = cell.run.folder / "cells" / other.id
+        try:
+            sealed_ns = (folder / "status.json").stat().st_mtime_ns
+        except FileNotFoundError:
             continue
-        told = {
-            question.prompt: answer
-            for question, answer in zip(found.questions, found.answers, strict=True)
-            if answer.error is None and answer.text
-        }
+        numerics, told = _read(folder, sealed_ns)
         if len(told) >= FEWEST:
             seen.append(other.spec)
-            yield other, folder.status().numerics or Numerics(), told
+            yield other, numerics, told
+
+
+@lru_cache(maxsize=1024)
+def _read(folder: Path, sealed_ns: int) -> tuple[Numerics, Told]:
+    """The precision and the answers of a sealed cell; kept until it is sealed anew."""
+    from enginebench.cell_folder import CellFolder
+
+    place = CellFolder(folder)
+    found = place.answers()
+    pairs = zip(found.questions, found.answers, strict=True) if found else ()
+    told = {
+        question.prompt: answer
+        for question, answer in pairs
+        if answer.error is None and answer.text
+    }
+    return place.status().numerics or Numerics(), told
 
 
 def _rank(numerics: Numerics) -> tuple[bool, int, int]:
