@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from enginebench_models.conversion import Source
     from enginebench_models.mixes import Mix
     from enginebench_models.weights import Weights
@@ -29,9 +32,19 @@ __all__ = ["quantize_command"]
     type=click.IntRange(min=1),
     help="Threads that compute; all cores it may use if not given.",
 )
+@click.option(
+    "--imatrix",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="An importance matrix of the model (bench imatrix): errors where it matters weigh more.",
+)
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")
 def quantize_command(
-    source: str, out: Path, type_name: str, threads: int | None, force: bool
+    source: str,
+    out: Path,
+    type_name: str,
+    threads: int | None,
+    imatrix: Path | None,
+    force: bool,
 ) -> None:
     """Write the model SOURCE (a Hugging Face folder, a GGUF file, a name) to the GGUF file OUT.
 
@@ -39,14 +52,41 @@ def quantize_command(
     """
     from enginebench_models.conversion import convert, open_source
     from enginebench_models.mixes import find_mix
+    from enginebench_models.quantizers import WEIGHTED
 
     mix = find_mix(type_name)
     _check_target(out, force=force)
     opened = open_source(source)
     _warn(opened, mix)
+    importance = _importance(imatrix, mix)
     with _watch(opened.weights.parameters, out) as report:
-        written = convert(opened, out, mix, threads=threads or _usable_cores(), progress=report)
+        written = convert(
+            opened,
+            out,
+            mix,
+            threads=threads or _usable_cores(),
+            progress=report,
+            importance=importance,
+        )
     _summarize(opened, written, out)
+    if importance:
+        weighed = [t for t in written.values() if t.name in importance and t.type in WEIGHTED]
+        click.echo(f"importance matrix: {len(weighed)} tensors quantized by it")
+
+
+def _importance(path: Path | None, mix: Mix) -> Mapping[str, NDArray[np.float32]] | None:
+    from enginebench.errors import UsageError
+    from enginebench_models.imatrix import read_importance
+    from enginebench_models.quantizers import WEIGHTED
+
+    if path is None:
+        return None
+    if mix.main not in WEIGHTED:
+        known = ", ".join(type.name.lower() for type in WEIGHTED)
+        raise UsageError(
+            f"--imatrix does nothing for {mix.name}; it is for {known} and their mixes"
+        )
+    return read_importance(path)
 
 
 def _check_target(out: Path, *, force: bool) -> None:

@@ -9,7 +9,7 @@ holds one tensor. The file appears under its name when it is whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +27,7 @@ from enginebench_models.gguf_model import config_metadata, gguf_tensors
 from enginebench_models.gguf_writer import write_gguf
 from enginebench_models.mixes import Mix
 from enginebench_models.open import open_model
-from enginebench_models.quantizers import quantize
+from enginebench_models.quantizers import WEIGHTED, quantize
 from enginebench_models.tokenizer_export import tokenizer_metadata
 from enginebench_models.tokenizer_hf import read_tokenizer_files
 from enginebench_models.weights import Tensor, Weights
@@ -70,9 +70,18 @@ def open_source(name: str) -> Source:
 
 
 def convert(
-    source: Source, out: Path, mix: Mix, *, threads: int, progress: Progress | None = None
+    source: Source,
+    out: Path,
+    mix: Mix,
+    *,
+    threads: int,
+    progress: Progress | None = None,
+    importance: Mapping[str, Floats] | None = None,
 ) -> Weights:
-    """Write `out`, replacing what is there; the tensors as they were written."""
+    """Write `out`, replacing what is there; the tensors as they were written.
+
+    `importance`: how much each column of a tensor matters, by tensor name (see `imatrix`).
+    """
     targets = [
         (tensor, mix.type_of(tensor.name, tensor.shape, source.config))
         for tensor in source.weights.values()
@@ -80,10 +89,16 @@ def convert(
     for tensor, _ in targets:
         if tensor.type not in DEQUANTIZABLE:
             raise ModelError(f"tensor {tensor.name!r} is {tensor.type.name}, which is not decoded")
-    report = progress or _silent
+    _check_importance(importance or {}, source.weights)
+    report, known = progress or _silent, importance or {}
     with ThreadPoolExecutor(threads) as pool:
         encoded = [
-            replace(tensor, type=type, load=partial(_encode, tensor, type, pool, report), parts=())
+            replace(
+                tensor,
+                type=type,
+                load=partial(_encode, tensor, type, known.get(tensor.name), pool, report),
+                parts=(),
+            )
             for tensor, type in targets
         ]
         file_type: dict[str, GGUFValue] = {"general.file_type": mix.file_type}
@@ -95,7 +110,21 @@ def _silent(name: str, n_values: int) -> None:
     """Nobody watches."""
 
 
-def _encode(tensor: Tensor, type: GGMLType, pool: Executor, report: Progress) -> Bytes:
+def _check_importance(importance: Mapping[str, Floats], weights: Weights) -> None:
+    """ModelError where it was made for another model."""
+    for name, columns in importance.items():
+        tensor = weights.get(name)
+        if tensor is None or tensor.shape[-1] != columns.size:
+            has = "there is none" if tensor is None else f"it has {tensor.shape[-1]}"
+            raise ModelError(
+                f"the importance matrix is of another model: it has {columns.size} columns of "
+                f"tensor {name!r}, and here {has}"
+            )
+
+
+def _encode(
+    tensor: Tensor, type: GGMLType, importance: Floats | None, pool: Executor, report: Progress
+) -> Bytes:
     """The bytes of the tensor as `type`; those of the same type are taken over as they are."""
     data = tensor.data
     if type is tensor.type:
@@ -109,7 +138,7 @@ def _encode(tensor: Tensor, type: GGMLType, pool: Executor, report: Progress) ->
     def encode_rows(rows: slice) -> int:
         values = dequantize(data[rows], tensor.type, (rows.stop - rows.start, columns))
         _check(tensor, values)
-        encoded[rows] = quantize(values, type)
+        encoded[rows] = quantize(values, type, importance if type in WEIGHTED else None)
         return values.size
 
     for n_values in pool.map(encode_rows, _slices(len(data), columns)):

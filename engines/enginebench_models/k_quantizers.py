@@ -1,10 +1,13 @@
 """Quantizers of the k-quants, Q2_K to Q6_K: super-blocks of 256 values, in plain numpy.
 
-Byte for byte what ggml's reference quantizers give without an importance matrix. The search for
+Byte for byte what ggml's reference quantizers give without an importance matrix. With one
+(`importance`, of each value of the blocks) the same search minds errors by it. The search for
 scales is in `scale_search`; here scales are rounded to their few bits and blocks are packed.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +20,10 @@ from enginebench_models.scale_search import (
     fit_signed,
     fit_signed_stepwise,
     ratio,
+    weigh,
 )
 
-__all__ = ["K_ENCODERS"]
+__all__ = ["K_ENCODERS", "K_WEIGHTED"]
 
 _BLOCK = 256
 _NOTHING = np.float32(1e-15)
@@ -81,19 +85,25 @@ def _rounded(values: Floats, steps: int) -> tuple[NDArray[np.float16], Bytes]:
     return half(largest / np.float32(steps)), whole
 
 
-def _q2_k(blocks: Floats) -> Bytes:
+def _q2_k(blocks: Floats, importance: Floats | None = None) -> Bytes:
     x = _columns(blocks, 16)
-    search = AffineSearch(top=3, start=-0.5, step=0.1, tries=15, squared=False)
-    d, dmin, scales, minima, levels = _affine_fields(blocks, 16, search, 15, np.abs(x), x)
+    weights = np.abs(x) if importance is None else _columns(weigh(blocks, importance), 16)
+    search = AffineSearch(top=3, start=-0.5, step=0.1, tries=15, squared=importance is not None)
+    d, dmin, scales, minima, levels = _affine_fields(blocks, 16, search, 15, weights, x)
     packed = scales | minima << np.uint8(4)
     return np.hstack([packed, pack(levels, 2, 32), as_bytes(d), as_bytes(dmin)])
 
 
-def _affine_k(blocks: Floats, search: AffineSearch) -> tuple[Bytes, Bytes]:
+def _affine_k(
+    blocks: Floats, search: AffineSearch, importance: Floats | None
+) -> tuple[Bytes, Bytes]:
     """The head (d, dmin, scales) and the levels of Q4_K and Q5_K."""
     x = _columns(blocks, 32)
-    spread = np.sqrt(np.add.reduce(x * x, axis=0) / np.float32(32))
-    fields = _affine_fields(blocks, 32, search, 63, spread + np.abs(x), x)
+    if importance is None:
+        weights = np.sqrt(np.add.reduce(x * x, axis=0) / np.float32(32)) + np.abs(x)
+    else:
+        weights = _columns(weigh(blocks, importance), 32)
+    fields = _affine_fields(blocks, 32, search, 63, weights, x)
     d, dmin, scales, minima, levels = fields
     return np.hstack([as_bytes(d), as_bytes(dmin), _pack_six_bits(scales, minima)]), levels
 
@@ -107,13 +117,15 @@ def _pack_six_bits(scales: Bytes, minima: Bytes) -> Bytes:
     return np.hstack([first, second, nibbles])
 
 
-def _q4_k(blocks: Floats) -> Bytes:
-    head, levels = _affine_k(blocks, AffineSearch(top=15, start=-1, step=0.1, tries=20))
+def _q4_k(blocks: Floats, importance: Floats | None = None) -> Bytes:
+    search = AffineSearch(top=15, start=-1, step=0.1, tries=20)
+    head, levels = _affine_k(blocks, search, importance)
     return np.hstack([head, pack(levels, 4, 32)])
 
 
-def _q5_k(blocks: Floats) -> Bytes:
-    head, levels = _affine_k(blocks, AffineSearch(top=31, start=-0.5, step=0.1, tries=15))
+def _q5_k(blocks: Floats, importance: Floats | None = None) -> Bytes:
+    search = AffineSearch(top=31, start=-0.5, step=0.1, tries=15)
+    head, levels = _affine_k(blocks, search, importance)
     fifth, low = levels >> np.uint8(4), levels & np.uint8(15)
     return np.hstack([head, pack(fifth, 1, 32), pack(low, 4, 32)])
 
@@ -129,8 +141,12 @@ def _signed_scales(scales: Floats, top: int) -> tuple[Floats, Floats]:
     return ratio(np.float32(1), inverse), whole
 
 
-def _q3_k(blocks: Floats) -> Bytes:
-    scale, levels = fit_signed_stepwise(_columns(blocks, 16), 4)
+def _q3_k(blocks: Floats, importance: Floats | None = None) -> Bytes:
+    if importance is None:
+        scale, levels = fit_signed_stepwise(_columns(blocks, 16), 4)
+    else:
+        weights = _columns(weigh(blocks, importance), 16)
+        scale, levels = fit_signed(_columns(blocks, 16), weights, 4)
     d, scales = _signed_scales(scale.reshape(-1, 16), 32)
     true_scales = half(d).astype(np.float32)[:, None] * scales
     stored = _rows(_relevel(blocks, true_scales, levels, -4, 3) + 4, 16)
@@ -141,9 +157,10 @@ def _q3_k(blocks: Floats) -> Bytes:
     return np.hstack([pack(high, 1, 32), pack(low, 2, 32), *packed, as_bytes(half(d))])
 
 
-def _q6_k(blocks: Floats) -> Bytes:
+def _q6_k(blocks: Floats, importance: Floats | None = None) -> Bytes:
     x = _columns(blocks, 16)
-    scale, levels = fit_signed(x, x * x, 32)
+    weights = x * x if importance is None else _columns(weigh(blocks, importance), 16)
+    scale, levels = fit_signed(x, weights, 32)
     d, scales = _signed_scales(scale.reshape(-1, 16), 128)
     true_scales = half(d).astype(np.float32)[:, None] * scales
     stored = _rows(_relevel(blocks, true_scales, levels, -32, 31) + 32, 16)
@@ -154,6 +171,13 @@ def _q6_k(blocks: Floats) -> Bytes:
     return packed
 
 
+K_WEIGHTED: dict[GGMLType, Callable[[Floats, Floats], Bytes]] = {
+    GGMLType.Q2_K: _q2_k,
+    GGMLType.Q3_K: _q3_k,
+    GGMLType.Q4_K: _q4_k,
+    GGMLType.Q5_K: _q5_k,
+    GGMLType.Q6_K: _q6_k,
+}
 K_ENCODERS: dict[GGMLType, Encoder] = {
     GGMLType.Q2_K: _q2_k,
     GGMLType.Q3_K: _q3_k,

@@ -7,6 +7,8 @@ tensor in several.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,15 +16,21 @@ from enginebench.errors import ModelError
 from enginebench_models.block_fields import Bytes, Encoder, Floats
 from enginebench_models.ggml_types import GGMLType
 from enginebench_models.iq4_quantizers import IQ4_ENCODERS
-from enginebench_models.k_quantizers import K_ENCODERS
+from enginebench_models.k_quantizers import K_ENCODERS, K_WEIGHTED
+from enginebench_models.scale_search import AffineSearch, fit_affine, fit_signed, weigh
 
-__all__ = ["QUANTIZABLE", "quantize"]
+__all__ = ["QUANTIZABLE", "WEIGHTED", "quantize"]
 
 _CHUNK_VALUES = 1 << 15  # the searches go over the values many times: they should stay in the cache
 
 
-def quantize(values: NDArray[np.floating], type: GGMLType) -> Bytes:
-    """Encode (..., columns) as (rows, bytes per row); ValueError if columns split a block."""
+def quantize(
+    values: NDArray[np.floating], type: GGMLType, importance: Floats | None = None
+) -> Bytes:
+    """Encode (..., columns) as (rows, bytes per row); ValueError if columns split a block.
+
+    `importance` (columns,) says how much errors of each column count; for types in `WEIGHTED`.
+    """
     if type not in _ENCODERS:
         known = ", ".join(t.name for t in QUANTIZABLE)
         raise ModelError(f"cannot quantize to {type.name} (known: {known})")
@@ -31,10 +39,16 @@ def quantize(values: NDArray[np.floating], type: GGMLType) -> Bytes:
     blocks = np.ascontiguousarray(values, np.float32).reshape(-1, type.block_size)
     encoded = np.empty((len(blocks), type.block_bytes), np.uint8)
     step = _CHUNK_VALUES // type.block_size
+    by_block = None if importance is None else importance.reshape(-1, type.block_size)
     with np.errstate(over="ignore", invalid="ignore"):  # scales that no half float can hold
         for start in range(0, len(blocks), step):
             chunk = blocks[start : start + step]
-            encoded[start : start + step] = _ENCODERS[type](chunk).reshape(len(chunk), -1)
+            if by_block is None:
+                found = _ENCODERS[type](chunk)
+            else:
+                within = np.arange(start, start + len(chunk)) % len(by_block)
+                found = WEIGHTED[type](chunk, by_block[within])
+            encoded[start : start + step] = found.reshape(len(chunk), -1)
     return encoded.reshape(-1, row_bytes)
 
 
@@ -113,6 +127,46 @@ def _q8_0(blocks: Floats) -> Bytes:
     return np.hstack([_half(scale), away_from_zero.astype(np.int8).view(np.uint8)])
 
 
+def _weighted_signed(blocks: Floats, importance: Floats, half_range: int) -> tuple[Floats, Bytes]:
+    """As `_signed_steps`, with the scale that errs least."""
+    weights = weigh(blocks, importance)
+    x, w = np.ascontiguousarray(blocks.T), np.ascontiguousarray(weights.T)
+    scale, levels = fit_signed(x, w, half_range)
+    return scale[:, None], (levels.T + half_range).astype(np.uint8)
+
+
+def _weighted_affine(
+    blocks: Floats, importance: Floats, search: AffineSearch
+) -> tuple[Floats, Floats, Bytes]:
+    """As `_affine_steps`, with the scale and minimum that err least."""
+    weights = weigh(blocks, importance)
+    x, w = np.ascontiguousarray(blocks.T), np.ascontiguousarray(weights.T)
+    scale, offset, levels = fit_affine(x, w, search)
+    return scale[:, None], -offset[:, None], levels.T.astype(np.uint8)
+
+
+def _weighted_q4_0(blocks: Floats, importance: Floats) -> Bytes:
+    scale, q = _weighted_signed(blocks, importance, 8)
+    return np.hstack([_half(scale), _nibbles(q)])
+
+
+def _weighted_q5_0(blocks: Floats, importance: Floats) -> Bytes:
+    scale, q = _weighted_signed(blocks, importance, 16)
+    return np.hstack([_half(scale), _fifth_bits(q), _nibbles(q)])
+
+
+def _weighted_q4_1(blocks: Floats, importance: Floats) -> Bytes:
+    search = AffineSearch(top=15, start=-1, step=0.1, tries=20)
+    scale, low, q = _weighted_affine(blocks, importance, search)
+    return np.hstack([_half(scale), _half(low), _nibbles(q)])
+
+
+def _weighted_q5_1(blocks: Floats, importance: Floats) -> Bytes:
+    search = AffineSearch(top=31, start=-0.5, step=0.1, tries=15)
+    scale, low, q = _weighted_affine(blocks, importance, search)
+    return np.hstack([_half(scale), _half(low), _fifth_bits(q), _nibbles(q)])
+
+
 _ENCODERS: dict[GGMLType, Encoder] = {
     GGMLType.F32: _f32,
     GGMLType.F16: _half,
@@ -126,3 +180,10 @@ _ENCODERS: dict[GGMLType, Encoder] = {
     **IQ4_ENCODERS,
 }
 QUANTIZABLE = tuple(_ENCODERS)
+WEIGHTED: dict[GGMLType, Callable[[Floats, Floats], Bytes]] = {
+    GGMLType.Q4_0: _weighted_q4_0,
+    GGMLType.Q4_1: _weighted_q4_1,
+    GGMLType.Q5_0: _weighted_q5_0,
+    GGMLType.Q5_1: _weighted_q5_1,
+    **K_WEIGHTED,
+}

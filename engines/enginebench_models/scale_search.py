@@ -21,6 +21,7 @@ __all__ = [
     "fit_signed",
     "fit_signed_stepwise",
     "ratio",
+    "weigh",
 ]
 
 Levels = NDArray[np.float32]  # whole numbers
@@ -42,6 +43,14 @@ def _sum(values: Floats) -> Floats:
 
 def _take(where: Mask, new: Floats, old: Floats) -> None:
     np.copyto(old, new, where=where)
+
+
+def weigh(blocks: Floats, importance: Floats) -> Floats:
+    """How much the error of each value of (n, length) counts: its column's importance, and more
+    for values that are large in their block."""
+    mean = np.mean(blocks * blocks, axis=1, keepdims=True)
+    weights: Floats = importance * np.sqrt(np.float32(2) * mean + blocks * blocks)
+    return weights
 
 
 # ---------------------------------------------------------------- scale and minimum

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from enginebench_quant.options import KV_TYPES
+
 if TYPE_CHECKING:
     from enginebench_models import Model
     from enginebench_quant.perplexity import Divergence, Perplexity, Scorer, Windows
 
-__all__ = ["perplexity_command"]
+__all__ = ["cut_text", "perplexity_command", "watch_windows"]
 
 
 @click.command("perplexity", short_help="How well a model predicts a text.")
@@ -32,6 +34,13 @@ __all__ = ["perplexity_command"]
 @click.option(
     "--threads", type=click.IntRange(min=1), help="For --engine quant; all cores if not given."
 )
+@click.option(
+    "--kv-type",
+    type=click.Choice(KV_TYPES),
+    default="f16",
+    show_default=True,
+    help="Type of MODEL's KV cache, for --engine quant; that of --against keeps f16.",
+)
 def perplexity_command(
     model: str,
     file: Path,
@@ -40,6 +49,7 @@ def perplexity_command(
     context: int,
     windows: int | None,
     threads: int | None,
+    kv_type: str,
 ) -> None:
     """Perplexity of MODEL on the text FILE; with --against also the KL divergence to that model.
 
@@ -51,18 +61,20 @@ def perplexity_command(
 
     if threads is not None and engine == "exact":
         raise UsageError("--threads is for --engine quant; numpy chooses its own")
+    if kv_type != "f16" and engine == "exact":
+        raise UsageError("--kv-type is for --engine quant; --engine exact keeps its cache in f16")
     opened = open_model(model)
     reference = open_model(against) if against else None
     if reference is not None:
         _check_vocabularies(opened, reference)
-    text = _windows(opened, file, context, windows)
+    text = cut_text(opened, file, context, windows)
     with ExitStack() as stack:
-        scorer = _scorer(opened, engine, context, threads, stack)
+        scorer = _scorer(opened, engine, context, threads, stack, kv_type)
         if reference is None:
-            lines = [_line(model, measure(scorer, text, stack.enter_context(_watch(text))))]
+            lines = [_line(model, measure(scorer, text, stack.enter_context(watch_windows(text))))]
         else:
             other = _scorer(reference, engine, context, threads, stack)
-            progress = stack.enter_context(_watch(text))
+            progress = stack.enter_context(watch_windows(text))
             own, expected, divergence = compare(scorer, other, text, progress)
             lines = [_line(model, own), _line(reference.info.name, expected)]
             lines.append(_divergence(divergence))
@@ -70,7 +82,8 @@ def perplexity_command(
     click.echo("\n".join(lines))
 
 
-def _windows(model: Model, file: Path, context: int, limit: int | None) -> Windows:
+def cut_text(model: Model, file: Path, context: int, limit: int | None) -> Windows:
+    """The text FILE in windows of the model's tokens; errors name what cannot be."""
     from enginebench.errors import ModelError, UsageError
     from enginebench_quant.perplexity import cut
 
@@ -98,7 +111,12 @@ def _check_vocabularies(model: Model, reference: Model) -> None:
 
 
 def _scorer(
-    model: Model, engine: str, context: int, threads: int | None, stack: ExitStack
+    model: Model,
+    engine: str,
+    context: int,
+    threads: int | None,
+    stack: ExitStack,
+    kv_type: str = "f16",
 ) -> Scorer:
     import importlib.util
 
@@ -111,7 +129,7 @@ def _scorer(
         raise UsageError(
             'numba is not installed; type pip install "enginebench[quant]", or take --engine exact'
         )
-    scorer = EngineScorer(model, context=context, threads=threads, log=_log)
+    scorer = EngineScorer(model, context=context, threads=threads, log=_log, kv_type=kv_type)
     stack.callback(scorer.close)
     return scorer
 
@@ -121,7 +139,7 @@ def _log(message: str) -> None:
 
 
 @contextmanager
-def _watch(text: Windows) -> Iterator[Callable[[int], None]]:
+def watch_windows(text: Windows) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal, a line for each window elsewhere."""
     from rich.console import Console
     from rich.progress import Progress

@@ -22,6 +22,7 @@ from enginebench.types import (
 )
 from enginebench_openai import server_launch
 from enginebench_openai.common_metrics import SERVER_METRICS
+from enginebench_quant.cli_imatrix import imatrix_command
 from enginebench_quant.cli_perplexity import perplexity_command
 from enginebench_quant.options import OPTIONS
 
@@ -103,4 +104,4 @@ def enginebench_calibrators() -> Sequence[Calibrator]:
 @hookimpl
 def enginebench_commands() -> Sequence[click.Command]:
     """What can be asked of a model with this engine."""
-    return [perplexity_command]
+    return [perplexity_command, imatrix_command]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enginebench.errors import ModelError
+from enginebench.types import OptionValue
 from enginebench_models import Model
 from enginebench_quant.kernels.reference import Shape, forward
 
@@ -22,8 +23,10 @@ class ExactScorer:
     Takes every type, and 4 bytes of memory for each weight.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, activations: Callable[[Logits], Logits] = lambda x: x) -> None:
+        """`activations` sees what goes into each product, see `reference.forward`."""
         config = model.config
+        self._activations = activations
         config.refuse_beyond_llama("--engine exact", "leave it out, or take --engine quant")
         if config.sliding_window is not None:
             raise ModelError(
@@ -42,20 +45,28 @@ class ExactScorer:
 
     def logits(self, tokens: Sequence[int], first: int) -> Iterator[Logits]:
         """See `perplexity.Scorer`."""
-        yield from forward(self._shape, self._weights, np.array(tokens))[first:]
+        yield from forward(self._shape, self._weights, np.array(tokens), self._activations)[first:]
 
 
 class EngineScorer:
     """The engine itself: weights as they are in the file, activations rounded as its kernels do."""
 
     def __init__(
-        self, model: Model, *, context: int, threads: int | None, log: Callable[[str], None]
+        self,
+        model: Model,
+        *,
+        context: int,
+        threads: int | None,
+        log: Callable[[str], None],
+        kv_type: str = "f16",
     ) -> None:
         from enginebench_quant.load import load_model
         from enginebench_quant.model import MAX_CHUNK_TOKENS
         from enginebench_quant.options import QuantOptions
 
-        chosen = {"context": context} | ({} if threads is None else {"threads": threads})
+        chosen: dict[str, OptionValue] = {"context": context, "kv_type": kv_type}
+        if threads is not None:
+            chosen["threads"] = threads
         options = QuantOptions.resolve(chosen, model.config)
         self._runner = load_model(model, options, log=log)
         self._chunk = MAX_CHUNK_TOKENS

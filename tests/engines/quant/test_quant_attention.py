@@ -214,12 +214,20 @@ def test_scores_are_capped(kernels: Kernels, window: int | None) -> None:
         assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("heads", [Heads(1, 1, 32), Heads(2, 3, 64), Heads(1, 4, 96)])
-@pytest.mark.parametrize("bits", [8, 4])
-def test_a_quantized_cache_is_what_the_reference_quantizers_make_of_it(
-    kernels: Kernels, heads: Heads, bits: int
-) -> None:
-    """An element close to the middle of two codes may be rounded the other way: a good part of the
+@pytest.mark.parametrize("heads", [Heads(1, 2, 32), Heads(3, 2, 64)])
+def test_a_cache_in_q4_0(kernels: Kernels, heads: Heads) -> None:
+    check_quantized(kernels, heads, 4)
+
+
+@pytest.mark.parametrize("heads", [Heads(1, 2, 96), Heads(3, 2, 64)])
+def test_a_cache_in_q8_0(best_kernels: Kernels, heads: Heads) -> None:
+    check_quantized(best_kernels, heads, 8)
+
+
+def check_quantized(kernels: Kernels, heads: Heads, bits: int) -> None:
+    """It is what the reference quantizers make of keys and values.
+
+    An element close to the middle of two codes may be rounded the other way: a good part of the
     outputs agrees as a cache in f16 does, none differs by more than such elements explain.
     """
     layer = Layer(kernels, heads, extras=False, bits=bits)
