@@ -8,6 +8,7 @@ Rules, in the order in which they matter:
 3. A sequence is admitted when the blocks of all its tokens so far are there, with one to spare
    for each running one. Only decoding asks for blocks later. When none is left, the newest running
    sequence is preempted: its blocks go back and it is computed again later (recompute, not swap).
+   With a prefix cache, a prompt equal to one that is just being computed waits for that one.
 
 The oldest sequence can hence always go on, and no pool is too small for a request that `add` took.
 
@@ -202,7 +203,8 @@ class Scheduler:
         cached = len(hits) * self.config.block_size
         missing = self._blocks_for(self._held(sequence.length)) - len(hits)
         too_long = budget is not None and sequence.length - cached > budget
-        if too_long or missing + len(self.running) > self.pool.free_count:
+        too_many = missing + len(self.running) > self.pool.free_count
+        if too_long or too_many or self._twin_is_computing(sequence, len(hits)):
             self.pool.release(hits)
             return None
         self.waiting.popleft()
@@ -221,6 +223,22 @@ class Scheduler:
         self._extend_hashes(sequence)
         return self.pool.acquire_prefix(
             sequence.hashes[: (sequence.length - 1) // self.config.block_size]
+        )
+
+    def _twin_is_computing(self, sequence: Sequence, n_hits: int) -> bool:
+        """Whether a running sequence with the same prompt is about to offer it to the cache: the
+        choices of one request wait a step or two for the first of them.
+        """
+        if not self.config.prefix_cache or sequence.needs_all_positions:
+            return False
+        last = (sequence.prompt_length - 1) // self.config.block_size - 1
+        if n_hits > last:
+            return False
+        return any(
+            len(other.hashes) > last
+            and other.hashes[last] == sequence.hashes[last]
+            and other.registered <= last
+            for other in self.running
         )
 
     def _count_admission(self, sequence: Sequence, cached: int) -> None:

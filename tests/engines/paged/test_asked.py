@@ -93,6 +93,15 @@ def test_a_prompt_is_scored_although_a_cache_holds_it(reference):
     assert sum(len(output.prompt_logprobs) for output in found["b"]) == len(prompt) - 1
 
 
+@pytest.mark.parametrize("options", [{}, {"chunked_prefill": False}, {"schedule_ahead": False}])
+def test_choices_of_one_prompt_compute_it_once(reference, options):
+    engine, prompt = build(reference, **options), reference.prompts[5]
+    found = run(engine, *(greedy(str(n), prompt) for n in range(3)))
+    shared = (len(prompt) - 1) // 16 * 16
+    assert [found[str(n)][-1].cached_prompt_tokens for n in range(3)] == [0, shared, shared]
+    assert all(tokens_of(found[str(n)]) == reference.outputs[5] for n in range(3))
+
+
 def test_a_preempted_prompt_is_scored_once(reference):
     room = 7.5 * block_bytes(build(reference).config, reference.model.config) / 1e9
     engine = build(reference, kv_memory_gb=room)
