@@ -168,6 +168,9 @@ class _Attempt:
                 records_path=str(self.folder.records_jsonl.absolute()),
                 request_timeout_s=settings.request_timeout_s,
                 api_key=endpoint.api_key,
+                load_workers=settings.load_workers,
+                remote_workers=settings.remote_workers,
+                listen=settings.load_listen,
             )
         )
         try:

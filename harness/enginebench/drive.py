@@ -27,7 +27,9 @@ __all__ = ["DriveDone", "DriveEvent", "DriveJob", "DriveProgress"]
 class DriveJob(msgspec.Struct, frozen=True):
     """All that a driver needs to know.
 
-    With `stamp_in_kernel`, arrivals are stamped by the kernel where it does that.
+    With `stamp_in_kernel`, arrivals are stamped by the kernel where it does that. The load may be
+    shared by `load_workers` processes of this machine, and by `remote_workers` that join at
+    `listen` (HOST:PORT).
     """
 
     base_url: str
@@ -39,6 +41,9 @@ class DriveJob(msgspec.Struct, frozen=True):
     request_timeout_s: float = 600.0
     api_key: str | None = None
     stamp_in_kernel: bool = True
+    load_workers: int = 1
+    remote_workers: int = 0
+    listen: str | None = None
 
 
 class DriveProgress(msgspec.Struct, frozen=True, tag="progress", tag_field="event"):
@@ -57,7 +62,8 @@ class DriveDone(msgspec.Struct, frozen=True, tag="done", tag_field="event"):
     never happened. `client_cpu_s` is of the driver's one timed thread. How late the driver was for
     its own timers, and so may have been for answers: `max_loop_lag_s` at worst, `loop_lag_s_p99` as
     99th percentile (None where too few were kept). Arrivals `stamped_by` the kernel are none the
-    later for it; one read that the driver had to stamp itself makes it "read".
+    later for it; one read that the driver had to stamp itself makes it "read". Where `workers`
+    shared the load, cost and lag are those of the worst.
     """
 
     measure_start_ns: int | None
@@ -66,6 +72,7 @@ class DriveDone(msgspec.Struct, frozen=True, tag="done", tag_field="event"):
     max_loop_lag_s: float
     loop_lag_s_p99: float | None = None
     stamped_by: StampedBy | None = None
+    workers: int = 1
 
 
 DriveEvent = DriveProgress | DriveDone

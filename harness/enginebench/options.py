@@ -123,6 +123,9 @@ OPTION_KEYS = (
     "reference",
     "price",
     "stall_timeout",
+    "load_workers",
+    "remote_workers",
+    "load_listen",
     "set",
     "name",
     "url",
@@ -167,6 +170,7 @@ def parse_options(raw: RawOptions) -> PlanOptions:
     sought = run_settings.slo is not None and not raw.get("concurrency")
     rates = read.several("rate", _rate, (Sought("slo", FIRST_RATE_RPS),) if sought else ())
     concurrency = read.several("concurrency", _users, () if rates else (1, 16))
+    _check_workers(run_settings)
     _check_sought((*concurrency, *rates), run_settings)
     _check_arrival(settings, workload, rates)
     return PlanOptions(
@@ -195,6 +199,9 @@ def _run_settings(read: _Reader) -> RunSettings:
     default = RunSettings()
     return RunSettings(
         reuse_servers=read.one("reuse_servers", _truth, default.reuse_servers),
+        load_workers=read.one("load_workers", _positive, default.load_workers),
+        remote_workers=read.one("remote_workers", _count, default.remote_workers),
+        load_listen=read.one("load_listen", _host_port, None),
         stall_timeout_s=read.one("stall_timeout", _seconds, default.stall_timeout_s),
         slo=read.whole("slo", Slo.parse),
         check_answers=not read.one("unchecked", _truth, False),
@@ -349,6 +356,21 @@ def _users(text: str) -> int | Sought:
     if not sought.first.is_integer():
         raise ValueError("must say with how many users to begin, as in slo:4")
     return sought
+
+
+def _host_port(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not _DIGITS.fullmatch(port) or int(port) > 65535:
+        raise ValueError("must be HOST:PORT, as in 0.0.0.0:5557")
+    return text
+
+
+def _check_workers(settings: RunSettings) -> None:
+    if (settings.remote_workers > 0) != (settings.load_listen is not None):
+        raise UsageError(
+            "workers of other machines need both --remote-workers N and --load-listen HOST:PORT, "
+            "where they join by `bench worker --join HOST:PORT`"
+        )
 
 
 def _check_sought(loads: Sequence[object], settings: RunSettings) -> None:

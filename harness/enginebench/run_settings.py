@@ -16,7 +16,8 @@ class RunSettings:
     A cell fails when its engine produced no token for `stall_timeout_s` (an open loop adds the
     longest pause of its schedule), a request when it took `request_timeout_s`. A process that was
     asked to stop is killed after `grace_s`. With `reuse_servers`, consecutive cells of equal
-    EngineSpecs share one server.
+    EngineSpecs share one server. `load_workers` processes of this machine share the load, and
+    `remote_workers` of others, which join at `load_listen` (HOST:PORT).
 
     With `check_answers`, each server answers fixed questions before
     its load; reports hold the answers against those of the engine `reference` (None: see
@@ -25,6 +26,9 @@ class RunSettings:
     """
 
     reuse_servers: bool = False
+    load_workers: int = 1
+    remote_workers: int = 0
+    load_listen: str | None = None
     request_timeout_s: float = 600.0
     stall_timeout_s: float = 180.0
     startup_timeout_s: float | None = None

@@ -52,7 +52,7 @@ def flags(cell: CellResult, figures: Figures) -> Sequence[Flag]:
         *_sample_size(figures),
         *_steadiness(cell, figures),
         *_client_queue(figures),
-        *_client_cpu(figures),
+        *_client_cpu(cell, figures),
         *_client_lag(cell, figures),
         *_token_counts(cell),
         *_answers_differ(cell, figures),
@@ -174,9 +174,9 @@ def _client_queue(figures: Figures) -> Iterator[Flag]:
         )
 
 
-def _client_cpu(figures: Figures) -> Iterator[Flag]:
-    """The driver is one thread: what it measures near 100% of a core is itself."""
-    busy = figures.get("client_cpu_percent") or 0.0
+def _client_cpu(cell: CellResult, figures: Figures) -> Iterator[Flag]:
+    """A driver is one thread: what it measures near 100% of a core is itself."""
+    busy = (figures.get("client_cpu_percent") or 0.0) / cell.run.settings.load_workers
     if busy >= SATURATED_CLIENT_PERCENT:
         yield Flag(
             "invalid",

@@ -40,6 +40,9 @@ slo_share = "95%"
 precision = "2%"
 budget = "5m"
 ramp = 5
+load_workers = 4
+remote_workers = 2
+load_listen = "0.0.0.0:5557"
 route = "chat"
 stall_timeout = 30
 url = "http://127.0.0.1:8000"
@@ -87,6 +90,9 @@ def test_file_and_command_line_say_the_same(tmp_path: Path) -> None:
         "precision": ["2%"],
         "budget": ["5m"],
         "ramp": ["5"],
+        "load_workers": ["4"],
+        "remote_workers": ["2"],
+        "load_listen": ["0.0.0.0:5557"],
         "route": ["chat"],
         "stall_timeout": ["30"],
         "url": ["http://127.0.0.1:8000"],
@@ -163,6 +169,10 @@ def test_precision_begins_with_enough_repeats() -> None:
         ({"precision": ["0%"]}, "between 0% and 100%"),
         ({"budget": ["10x"]}, "as in 90s, 10m or 1h"),
         ({"budget": ["0m"]}, "above 0"),
+        ({"remote_workers": ["2"]}, "need both --remote-workers"),
+        ({"load_listen": ["host:1"]}, "need both --remote-workers"),
+        ({"load_listen": ["5557"], "remote_workers": ["2"]}, "HOST:PORT"),
+        ({"load_workers": ["0"]}, "from 1 up"),
     ],
 )
 def test_what_cannot_be_sought(raw: dict[str, list[str]], words: str) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -102,7 +104,7 @@ def start(
     count: int = 50,
     conversations: bool = False,
     joins_s: tuple[float, ...] = (),
-    **job: float,
+    **job: Any,
 ) -> subprocess.Popen[bytes]:
     gap = None if load.rate_rps is None else 1 / load.rate_rps
     warm = budget.warmup_requests
@@ -324,3 +326,33 @@ def test_users_join_when_they_are_to(tmp_path: Path, server: Server) -> None:
     assert late == pytest.approx(0.4e9, abs=0.1e9) and made[1].sent_ns >= made[1].scheduled_ns
     assert isinstance(done, DriveDone) and done.measure_start_ns is not None
     assert done.measure_start_ns >= made[1].sent_ns  # all users busy
+
+
+@pytest.mark.parametrize("load", [Load(users=5), Load(rate_rps=40.0)])
+def test_several_workers_are_one_driver(tmp_path: Path, server: Server, load: Load) -> None:
+    budget = Budget(requests=20, warmup_requests=3)
+    *progress, done = finish(start(tmp_path, server, load, budget, load_workers=2))
+    made = records(tmp_path)
+    assert all(record.error is None for record in made)
+    measured = sorted(record.request_index for record in made if record.phase == "measure")
+    assert measured == list(range(3, 23)) and len(made) == 23
+    if load.users is not None:
+        assert {record.user for record in made if record.phase == "measure"} == set(range(5))
+    assert all(record.chunk_ns[0] > record.sent_ns >= record.scheduled_ns for record in made)
+    assert isinstance(done, DriveDone) and done.workers == 2 and done.measure_start_ns is not None
+    last = progress[-1]
+    assert isinstance(last, DriveProgress)
+
+
+def test_a_worker_of_another_machine_joins(tmp_path: Path, server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        where = f"127.0.0.1:{free.getsockname()[1]}"
+    bench = [sys.executable, "-c", "from enginebench.cli.main import main; main()"]
+    worker = subprocess.Popen([*bench, "worker", "--join", where, "--once"])
+    budget = Budget(requests=8, warmup_requests=0)
+    remote = {"load_workers": 1, "remote_workers": 1, "listen": where}
+    *_, done = finish(start(tmp_path, server, Load(users=2), budget, **remote))
+    assert worker.wait(30) == 0
+    made = records(tmp_path)
+    assert sorted(record.request_index for record in made) == list(range(8))
+    assert isinstance(done, DriveDone) and done.workers == 2

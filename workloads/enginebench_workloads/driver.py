@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal, cast
 
@@ -65,6 +65,9 @@ class Driver:
         self._under_way: dict[int, Exchange] = {}
         self._warm_users = self._began_ns = 0
         self._go = gevent.event.Event()
+        self.tell: Callable[[DriveProgress], None] = _print
+        self.before_measuring: Callable[[], None] = _at_once
+        self.end_users: Callable[[], None] = _at_once
 
     # ---------------------------------------------------------------- one request
 
@@ -172,6 +175,7 @@ class Driver:
     def _begin_measuring(self) -> None:
         if self.job.budget.warmup_until_steady:
             print(self.warm_up, file=sys.stderr, flush=True)
+        self.before_measuring()
         self.schedule.start_measuring()
         self.lag.forget()
         self.phase = "measure"
@@ -242,7 +246,12 @@ class Driver:
         """Tokens that nobody has counted yet are taken for one a piece."""
         recorder, under_way = self._recorder, self._under_way.values()
         tokens = recorder.tokens + recorder.unread_pieces + sum(len(one.body) for one in under_way)
-        _print(DriveProgress(self.phase, recorder.requests, tokens, recorder.errors))
+        self.tell(DriveProgress(self.phase, recorder.requests, tokens, recorder.errors))
+
+    def stop(self) -> None:
+        """Send nothing new, and record what is under way as cut off."""
+        self.schedule.stop()
+        gevent.spawn(self.end_users)
 
 
 def _try_to_open(connection: Connection) -> None:
@@ -251,6 +260,10 @@ def _try_to_open(connection: Connection) -> None:
         connection.open()
     except OSError:
         connection.close()
+
+
+def _at_once() -> None:
+    """Nothing to wait for, nobody to end."""
 
 
 def _print(event: DriveProgress | DriveDone) -> None:
@@ -274,16 +287,13 @@ def _user_class(driver: Driver) -> type[User]:
     return StreamingUser
 
 
-def _drive(driver: Driver, recorder: Recorder) -> DriveDone:
+def carry_out(driver: Driver, recorder: Recorder) -> DriveDone:
+    """From the first user to the last record."""
     environment = Environment(user_classes=[_user_class(driver)])
     runner = environment.create_local_runner()
     users = driver.window.users
-
-    def stop() -> None:
-        driver.schedule.stop()
-        gevent.spawn(runner.quit)
-
-    gevent.signal_handler(signal.SIGTERM, stop)
+    driver.end_users = runner.quit
+    gevent.signal_handler(signal.SIGTERM, driver.stop)
     watchers = [gevent.spawn(driver.watch), gevent.spawn(driver.lag.run)]
     cpu_before_s = time.process_time()
     runner.start(users, spawn_rate=users)
@@ -299,10 +309,21 @@ def _drive(driver: Driver, recorder: Recorder) -> DriveDone:
     return DriveDone(*driver.window.bounds, cpu_s, lag.max_s, lag.p99_s, driver.stamped_by)
 
 
+def _conduct(job: DriveJob) -> int:
+    from enginebench_workloads.fleet import Fleet
+
+    fleet = Fleet(job, _print)
+    gevent.signal_handler(signal.SIGTERM, fleet.stop)
+    _print(fleet.conduct())
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job file named by the only argument."""
     arguments = sys.argv[1:] if argv is None else argv
     job = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=DriveJob)
+    if job.load_workers > 1 or job.remote_workers:
+        return _conduct(job)
     address = Address.parse(job.base_url)
     allow_many_sockets()
     requests = WireRequests.read(job, address)
@@ -310,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.disable()  # a collection would stop the clock; nothing here makes cycles that matter
     with Path(job.records_path).open("ab") as sink:
         recorder = Recorder(cast(IO[bytes], sink))
-        _print(_drive(Driver(job, address, requests, recorder), recorder))
+        _print(carry_out(Driver(job, address, requests, recorder), recorder))
     return 0
 
 

@@ -16,6 +16,7 @@ from enginebench_workloads.lengths import LengthsWorkload
 from enginebench_workloads.selftest import selftest
 from enginebench_workloads.shared_prefix import SharedPrefixWorkload
 from enginebench_workloads.trace import TraceWorkload
+from enginebench_workloads.worker_command import worker
 
 __all__ = ["enginebench_commands", "enginebench_driver_command", "enginebench_workloads"]
 
@@ -34,7 +35,7 @@ def enginebench_workloads() -> Sequence[Workload]:
 
 @hookimpl
 def enginebench_commands() -> Sequence[click.Command]:
-    return [selftest]
+    return [selftest, worker]
 
 
 @hookimpl

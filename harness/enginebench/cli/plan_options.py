@@ -92,6 +92,9 @@ _HELP = {
         "engine of the highest precision]",
     ),
     "price": ("AMOUNT", "What this machine costs an hour: reports tell the cost of tokens."),
+    "load_workers": ("N", "Processes of this machine that share the load. [1]"),
+    "remote_workers": ("N", "How many of other machines join it, by `bench worker --join`. [0]"),
+    "load_listen": ("HOST:PORT", "Where they join."),
     "set": ("TARGET.OPTION=V,...", "An option of an engine or workload; several values: a sweep."),
     "name": ("NAME", "Ends the name of the Run folder. [the models]"),
     "url": (
