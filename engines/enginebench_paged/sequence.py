@@ -7,14 +7,28 @@ lengths only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from enginebench_openai.protocol import FinishReason, GenerationRequest
 
-if TYPE_CHECKING:
-    from enginebench_openai.grammar import GrammarMatcher
+__all__ = ["Matcher", "Sequence"]
 
-__all__ = ["Sequence"]
+
+class Matcher(Protocol):
+    """What a sequence needs of `enginebench_openai.grammar.GrammarMatcher`."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing may follow."""
+        ...
+
+    def accept(self, token_id: int) -> None:
+        """A token was drawn."""
+        ...
+
+    def fill(self, words: Any) -> None:
+        """Write the allowed tokens as packed bits, int32."""
+        ...
 
 
 class Sequence:
@@ -53,7 +67,7 @@ class Sequence:
     )
 
     def __init__(
-        self, request: GenerationRequest, seed: int = 0, matcher: GrammarMatcher | None = None
+        self, request: GenerationRequest, seed: int = 0, matcher: Matcher | None = None
     ) -> None:
         self.request = request
         self.seed = seed
