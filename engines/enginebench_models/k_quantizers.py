@@ -60,6 +60,12 @@ def _relevel(
     return levels
 
 
+def _weights(blocks: Floats, importance: Floats) -> Floats:
+    """Values count the more the larger they are beside twice the mean square of their block."""
+    mean = np.float32(2) * np.mean(blocks * blocks, axis=1, keepdims=True)
+    return weigh(blocks, importance, mean)
+
+
 # ---------------------------------------------------------------- scales and minima
 
 
@@ -87,7 +93,7 @@ def _rounded(values: Floats, steps: int) -> tuple[NDArray[np.float16], Bytes]:
 
 def _q2_k(blocks: Floats, importance: Floats | None = None) -> Bytes:
     x = _columns(blocks, 16)
-    weights = np.abs(x) if importance is None else _columns(weigh(blocks, importance), 16)
+    weights = np.abs(x) if importance is None else _columns(_weights(blocks, importance), 16)
     search = AffineSearch(top=3, start=-0.5, step=0.1, tries=15, squared=importance is not None)
     d, dmin, scales, minima, levels = _affine_fields(blocks, 16, search, 15, weights, x)
     packed = scales | minima << np.uint8(4)
@@ -102,7 +108,7 @@ def _affine_k(
     if importance is None:
         weights = np.sqrt(np.add.reduce(x * x, axis=0) / np.float32(32)) + np.abs(x)
     else:
-        weights = _columns(weigh(blocks, importance), 32)
+        weights = _columns(_weights(blocks, importance), 32)
     fields = _affine_fields(blocks, 32, search, 63, weights, x)
     d, dmin, scales, minima, levels = fields
     return np.hstack([as_bytes(d), as_bytes(dmin), _pack_six_bits(scales, minima)]), levels
@@ -141,13 +147,21 @@ def _signed_scales(scales: Floats, top: int) -> tuple[Floats, Floats]:
     return ratio(np.float32(1), inverse), whole
 
 
+def _fitted_scales(scale: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """The same for 16 groups of a block, with the d that errs least where groups weigh."""
+    x, w = (np.ascontiguousarray(part.reshape(-1, 16).T) for part in (scale, weights.sum(axis=0)))
+    d, whole = fit_signed(x, w, 32)
+    return d, np.ascontiguousarray(whole.T)
+
+
 def _q3_k(blocks: Floats, importance: Floats | None = None) -> Bytes:
     if importance is None:
         scale, levels = fit_signed_stepwise(_columns(blocks, 16), 4)
+        d, scales = _signed_scales(scale.reshape(-1, 16), 32)
     else:
-        weights = _columns(weigh(blocks, importance), 16)
+        weights = _columns(_weights(blocks, importance), 16)
         scale, levels = fit_signed(_columns(blocks, 16), weights, 4)
-    d, scales = _signed_scales(scale.reshape(-1, 16), 32)
+        d, scales = _fitted_scales(scale, weights)
     true_scales = half(d).astype(np.float32)[:, None] * scales
     stored = _rows(_relevel(blocks, true_scales, levels, -4, 3) + 4, 16)
     high, low = stored >> np.uint8(2), stored & np.uint8(3)
@@ -159,7 +173,7 @@ def _q3_k(blocks: Floats, importance: Floats | None = None) -> Bytes:
 
 def _q6_k(blocks: Floats, importance: Floats | None = None) -> Bytes:
     x = _columns(blocks, 16)
-    weights = x * x if importance is None else _columns(weigh(blocks, importance), 16)
+    weights = x * x if importance is None else _columns(importance, 16)
     scale, levels = fit_signed(x, weights, 32)
     d, scales = _signed_scales(scale.reshape(-1, 16), 128)
     true_scales = half(d).astype(np.float32)[:, None] * scales

@@ -39,17 +39,40 @@ def quantize(
     blocks = np.ascontiguousarray(values, np.float32).reshape(-1, type.block_size)
     encoded = np.empty((len(blocks), type.block_bytes), np.uint8)
     step = _CHUNK_VALUES // type.block_size
-    by_block = None if importance is None else importance.reshape(-1, type.block_size)
+    encode = _plain(blocks, type) if importance is None else _weighted(blocks, type, importance)
     with np.errstate(over="ignore", invalid="ignore"):  # scales that no half float can hold
         for start in range(0, len(blocks), step):
-            chunk = blocks[start : start + step]
-            if by_block is None:
-                found = _ENCODERS[type](chunk)
-            else:
-                within = np.arange(start, start + len(chunk)) % len(by_block)
-                found = WEIGHTED[type](chunk, by_block[within])
-            encoded[start : start + step] = found.reshape(len(chunk), -1)
+            encoded[start : start + step] = encode(slice(start, start + step))
     return encoded.reshape(-1, row_bytes)
+
+
+def _plain(blocks: Floats, type: GGMLType) -> Callable[[slice], Bytes]:
+    """Encodes some of the blocks."""
+
+    def encode(part: slice) -> Bytes:
+        chunk = blocks[part]
+        return _ENCODERS[type](chunk).reshape(len(chunk), -1)
+
+    return encode
+
+
+def _weighted(blocks: Floats, type: GGMLType, importance: Floats) -> Callable[[slice], Bytes]:
+    """Encodes some of the blocks, which are those of whole rows."""
+    by_block = importance.reshape(-1, type.block_size)
+    per_row = len(by_block)
+    sums = np.add.accumulate(np.square(blocks).reshape(-1, importance.size), axis=1)
+    count = np.float32(importance.size)
+    squares: Floats = (sums[:, -1] / count).astype(np.float32)  # summed in the reference's order
+
+    def encode(part: slice) -> Bytes:
+        chunk = blocks[part]
+        index = np.arange(part.start, part.start + len(chunk))
+        own = by_block[index % per_row]
+        if type in K_WEIGHTED:
+            return K_WEIGHTED[type](chunk, own)
+        return _WEIGHTED_LEGACY[type](chunk, weigh(chunk, own, squares[index // per_row, None]))
+
+    return encode
 
 
 def _inverse(scale: Floats) -> Floats:
@@ -127,43 +150,38 @@ def _q8_0(blocks: Floats) -> Bytes:
     return np.hstack([_half(scale), away_from_zero.astype(np.int8).view(np.uint8)])
 
 
-def _weighted_signed(blocks: Floats, importance: Floats, half_range: int) -> tuple[Floats, Bytes]:
+def _weighted_signed(blocks: Floats, weights: Floats, half_range: int) -> tuple[Floats, Bytes]:
     """As `_signed_steps`, with the scale that errs least."""
-    weights = weigh(blocks, importance)
     x, w = np.ascontiguousarray(blocks.T), np.ascontiguousarray(weights.T)
     scale, levels = fit_signed(x, w, half_range)
     return scale[:, None], (levels.T + half_range).astype(np.uint8)
 
 
-def _weighted_affine(
-    blocks: Floats, importance: Floats, search: AffineSearch
-) -> tuple[Floats, Floats, Bytes]:
+def _weighted_affine(blocks: Floats, weights: Floats, top: int) -> tuple[Floats, Floats, Bytes]:
     """As `_affine_steps`, with the scale and minimum that err least."""
-    weights = weigh(blocks, importance)
     x, w = np.ascontiguousarray(blocks.T), np.ascontiguousarray(weights.T)
+    search = AffineSearch(top=top, start=-0.9, step=0.05, tries=36)
     scale, offset, levels = fit_affine(x, w, search)
     return scale[:, None], -offset[:, None], levels.T.astype(np.uint8)
 
 
-def _weighted_q4_0(blocks: Floats, importance: Floats) -> Bytes:
-    scale, q = _weighted_signed(blocks, importance, 8)
+def _weighted_q4_0(blocks: Floats, weights: Floats) -> Bytes:
+    scale, q = _weighted_signed(blocks, weights, 8)
     return np.hstack([_half(scale), _nibbles(q)])
 
 
-def _weighted_q5_0(blocks: Floats, importance: Floats) -> Bytes:
-    scale, q = _weighted_signed(blocks, importance, 16)
+def _weighted_q5_0(blocks: Floats, weights: Floats) -> Bytes:
+    scale, q = _weighted_signed(blocks, weights, 16)
     return np.hstack([_half(scale), _fifth_bits(q), _nibbles(q)])
 
 
-def _weighted_q4_1(blocks: Floats, importance: Floats) -> Bytes:
-    search = AffineSearch(top=15, start=-1, step=0.1, tries=20)
-    scale, low, q = _weighted_affine(blocks, importance, search)
+def _weighted_q4_1(blocks: Floats, weights: Floats) -> Bytes:
+    scale, low, q = _weighted_affine(blocks, weights, 15)
     return np.hstack([_half(scale), _half(low), _nibbles(q)])
 
 
-def _weighted_q5_1(blocks: Floats, importance: Floats) -> Bytes:
-    search = AffineSearch(top=31, start=-0.5, step=0.1, tries=15)
-    scale, low, q = _weighted_affine(blocks, importance, search)
+def _weighted_q5_1(blocks: Floats, weights: Floats) -> Bytes:
+    scale, low, q = _weighted_affine(blocks, weights, 31)
     return np.hstack([_half(scale), _half(low), _fifth_bits(q), _nibbles(q)])
 
 
@@ -180,10 +198,10 @@ _ENCODERS: dict[GGMLType, Encoder] = {
     **IQ4_ENCODERS,
 }
 QUANTIZABLE = tuple(_ENCODERS)
-WEIGHTED: dict[GGMLType, Callable[[Floats, Floats], Bytes]] = {
+_WEIGHTED_LEGACY: dict[GGMLType, Callable[[Floats, Floats], Bytes]] = {
     GGMLType.Q4_0: _weighted_q4_0,
     GGMLType.Q4_1: _weighted_q4_1,
     GGMLType.Q5_0: _weighted_q5_0,
     GGMLType.Q5_1: _weighted_q5_1,
-    **K_WEIGHTED,
 }
+WEIGHTED = (*_WEIGHTED_LEGACY, *K_WEIGHTED)

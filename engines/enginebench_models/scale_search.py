@@ -45,11 +45,10 @@ def _take(where: Mask, new: Floats, old: Floats) -> None:
     np.copyto(old, new, where=where)
 
 
-def weigh(blocks: Floats, importance: Floats) -> Floats:
+def weigh(blocks: Floats, importance: Floats, mean: Floats) -> Floats:
     """How much the error of each value of (n, length) counts: its column's importance, and more
-    for values that are large in their block."""
-    mean = np.mean(blocks * blocks, axis=1, keepdims=True)
-    weights: Floats = importance * np.sqrt(np.float32(2) * mean + blocks * blocks)
+    for values that are large beside the `mean` square (n, 1)."""
+    weights: Floats = importance * np.sqrt(mean + blocks * blocks)
     return weights
 
 

@@ -82,6 +82,29 @@ def test_errors_weigh_less_where_it_matters(kind: GGMLType) -> None:
     assert not dequantize(nothing, kind, (2, 512)).any()
 
 
+EXACT = [kind for kind in WEIGHTED if kind.name not in ("Q2_K", "Q4_K", "Q5_K")]
+
+
+@pytest.mark.parametrize("kind", EXACT, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("size", [1e-3, 1.0])
+def test_the_reference_s_bytes(kind: GGMLType, size: float) -> None:
+    libgguf = pytest.importorskip("libgguf")
+    random = np.random.default_rng(1)
+    values = (size * random.standard_normal((40, 512))).astype(np.float32)
+    values[3], values[4, :64], values[5] = 0, 0, np.abs(values[5])
+    importance = (random.gamma(0.3, size=512) + 1e-6).astype(np.float32)
+    expected = libgguf.quantize_rows(values, int(kind), imatrix=importance)
+    assert (quantize(values, kind, importance) == expected).all()
+
+
+def test_the_reference_reads_our_file(tmp_path: Path) -> None:
+    libgguf = pytest.importorskip("libgguf")
+    path = tmp_path / "model.imatrix"
+    write(path, {"blk.0.attn_q.weight": InputSums(np.array([8.0, 2.0, 1.0]), 4)})
+    found = libgguf.load_imatrix(str(path))
+    assert found["blk.0.attn_q.weight"] == pytest.approx([2.0, 0.5, 0.25])
+
+
 def bench(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(a) for a in arguments])
 
