@@ -1,8 +1,8 @@
 """Quantizers of the k-quants, Q2_K to Q6_K: super-blocks of 256 values, in plain numpy.
 
-Byte for byte what ggml's reference quantizers give without an importance matrix. With one
-(`importance`, of each value of the blocks) the same search minds errors by it. The search for
-scales is in `scale_search`; here scales are rounded to their few bits and blocks are packed.
+Byte for byte what ggml's reference quantizers give, without an importance matrix and with one
+(`importance`, of each value of the blocks). The search for scales is in `scale_search`; here scales
+are rounded to their few bits and blocks are packed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from enginebench_models.ggml_types import GGMLType
 from enginebench_models.scale_search import (
     AffineSearch,
     fit_affine,
+    fit_positive,
     fit_signed,
     fit_signed_stepwise,
     ratio,
@@ -60,31 +61,51 @@ def _relevel(
     return levels
 
 
-def _weights(blocks: Floats, importance: Floats) -> Floats:
-    """Values count the more the larger they are beside twice the mean square of their block."""
-    mean = np.float32(2) * np.mean(blocks * blocks, axis=1, keepdims=True)
+def _weights(blocks: Floats, importance: Floats, times: int = 2) -> Floats:
+    """Values count the more the larger they are beside the mean square of their block."""
+    sums = np.add.accumulate(blocks * blocks, axis=1)[:, -1:]  # in the reference's order
+    mean: Floats = np.float32(times) * sums / np.float32(_BLOCK)
     return weigh(blocks, importance, mean)
+
+
+def _weighted_search(top: int) -> AffineSearch:
+    """Where errors are weighed by importance, more scales are tried."""
+    return AffineSearch(top=top, start=-0.9, step=0.05, tries=36)
 
 
 # ---------------------------------------------------------------- scales and minima
 
 
 def _affine_fields(
-    blocks: Floats, length: int, search: AffineSearch, steps: int, weights: Floats, x: Floats
+    blocks: Floats,
+    length: int,
+    search: AffineSearch,
+    steps: int,
+    weights: Floats,
+    x: Floats,
+    *,
+    is_weighted: bool,
 ) -> tuple[NDArray[np.float16], NDArray[np.float16], Bytes, Bytes, Bytes]:
     """d and dmin (n,), scales and minima (n, groups) as whole numbers up to `steps`, levels."""
     scale, offset, levels = fit_affine(x, weights, search)
     groups = _BLOCK // length
-    d, scales = _rounded(scale.reshape(-1, groups), steps)
-    dmin, minima = _rounded(offset.reshape(-1, groups), steps)
+    by_group = weights.sum(axis=0).reshape(-1, groups) if is_weighted else None
+    d, scales = _rounded(scale.reshape(-1, groups), steps, by_group)
+    dmin, minima = _rounded(offset.reshape(-1, groups), steps, by_group)
     true_scales = d.astype(np.float32)[:, None] * scales
     true_minima = dmin.astype(np.float32)[:, None] * minima
     levels = _relevel(blocks, true_scales, levels, 0, search.top, true_minima)
     return d, dmin, scales, minima, _rows(levels, groups)
 
 
-def _rounded(values: Floats, steps: int) -> tuple[NDArray[np.float16], Bytes]:
+def _rounded(
+    values: Floats, steps: int, weights: Floats | None
+) -> tuple[NDArray[np.float16], Bytes]:
     """Scales that are zero or more as multiples of a half-precision number."""
+    if weights is not None:
+        x, w = np.ascontiguousarray(values.T), np.ascontiguousarray(weights.T)
+        d, levels = fit_positive(x, w, steps)
+        return half(d), np.ascontiguousarray(levels.T).astype(np.uint8)
     largest = np.maximum(values.max(axis=1), 0)
     inverse = ratio(np.float32(steps), largest)
     whole = np.rint(inverse[:, None] * values).clip(0, steps).astype(np.uint8)
@@ -93,9 +114,12 @@ def _rounded(values: Floats, steps: int) -> tuple[NDArray[np.float16], Bytes]:
 
 def _q2_k(blocks: Floats, importance: Floats | None = None) -> Bytes:
     x = _columns(blocks, 16)
-    weights = np.abs(x) if importance is None else _columns(_weights(blocks, importance), 16)
-    search = AffineSearch(top=3, start=-0.5, step=0.1, tries=15, squared=importance is not None)
-    d, dmin, scales, minima, levels = _affine_fields(blocks, 16, search, 15, weights, x)
+    weights, search = np.abs(x), AffineSearch(top=3, start=-0.5, step=0.1, tries=15, squared=False)
+    if importance is not None:
+        weights, search = _columns(_weights(blocks, importance, 1), 16), _weighted_search(3)
+    d, dmin, scales, minima, levels = _affine_fields(
+        blocks, 16, search, 15, weights, x, is_weighted=importance is not None
+    )
     packed = scales | minima << np.uint8(4)
     return np.hstack([packed, pack(levels, 2, 32), as_bytes(d), as_bytes(dmin)])
 
@@ -108,8 +132,9 @@ def _affine_k(
     if importance is None:
         weights = np.sqrt(np.add.reduce(x * x, axis=0) / np.float32(32)) + np.abs(x)
     else:
-        weights = _columns(_weights(blocks, importance), 32)
-    fields = _affine_fields(blocks, 32, search, 63, weights, x)
+        weights, search = _columns(_weights(blocks, importance), 32), _weighted_search(search.top)
+    is_weighted = importance is not None
+    fields = _affine_fields(blocks, 32, search, 63, weights, x, is_weighted=is_weighted)
     d, dmin, scales, minima, levels = fields
     return np.hstack([as_bytes(d), as_bytes(dmin), _pack_six_bits(scales, minima)]), levels
 

@@ -18,6 +18,7 @@ __all__ = [
     "AffineSearch",
     "extremes",
     "fit_affine",
+    "fit_positive",
     "fit_signed",
     "fit_signed_stepwise",
     "ratio",
@@ -226,4 +227,52 @@ def _move(
     _take(better, wanted, levels)
     _take(better, rest_xl, sum_xl)
     _take(better, rest_ll, sum_ll)
+    return bool(better.any())
+
+
+def fit_positive(x: Floats, weights: Floats, top: int) -> tuple[Floats, Levels]:
+    """Scale and levels 0 to `top` of groups (length, n) of values that are zero or more.
+
+    Nine scales around the one that spans the range, then rounds that move one level at a time.
+    """
+    largest = np.maximum(x.max(axis=0), 0)
+    best_inverse = ratio(np.float32(top), largest)
+    scale = ratio(np.float32(1), best_inverse)
+    best = _squared_error(x, weights, scale, np.rint(best_inverse * x))
+    for attempt in (*range(-4, 0), *range(1, 5)):
+        inverse = ratio(np.float32(0.1) * np.float32(attempt) + np.float32(top), largest)
+        levels = np.minimum(np.rint(inverse * x), top)
+        error = _squared_error(x, weights, ratio(np.float32(1), inverse), levels)
+        better = error < best
+        _take(better, inverse, best_inverse)
+        _take(better, error, best)
+    levels = np.minimum(np.rint(best_inverse * x), top)
+    sum_xl, sum_ll = _correlations(x, weights, levels)
+    for _ in range(5):
+        rows = range(len(x))
+        moved = [_raise(x[r], weights[r], levels[r], sum_xl, sum_ll, top) for r in rows]
+        if not any(moved):
+            break
+    return ratio(sum_xl, sum_ll), levels
+
+
+def _squared_error(x: Floats, weights: Floats, scale: Floats, levels: Levels) -> Floats:
+    difference = x - scale * levels
+    return _sum(weights * difference * difference)
+
+
+def _raise(
+    x: Floats, weights: Floats, levels: Levels, sum_xl: Floats, sum_ll: Floats, top: int
+) -> bool:
+    """Move one value's level in every group to where the others' best scale puts it, if that helps;
+    whether any moved."""
+    rest_xl, rest_ll = sum_xl - weights * x * levels, sum_ll - weights * levels * levels
+    usable = (rest_xl > 0) & (rest_ll > 0)
+    wanted = np.minimum(np.rint(ratio(x * rest_ll, rest_xl)), top)
+    rest_xl += weights * x * wanted
+    rest_ll += weights * wanted * wanted
+    better = usable & (wanted != levels)
+    better &= rest_xl * rest_xl * sum_ll > sum_xl * sum_xl * rest_ll
+    for new, old in ((wanted, levels), (rest_xl, sum_xl), (rest_ll, sum_ll)):
+        _take(better, new, old)
     return bool(better.any())
