@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -45,10 +46,15 @@ class TokenTable:
         """Tokens that steer the model and are no text."""
         return frozenset(self.ids(TokenKind.CONTROL, TokenKind.UNKNOWN))
 
-    def added(self, *kinds: TokenKind, special: bool) -> list[AddedToken]:
+    def added(
+        self,
+        *kinds: TokenKind,
+        special: bool,
+        swallows_space: Callable[[str], bool] = lambda text: False,
+    ) -> list[AddedToken]:
         """Tokens that are looked for in a text before it is split into words."""
+        texts = [self.texts[id] for id in self.ids(*kinds) if self.texts[id]]
         return [
-            AddedToken(self.texts[id], special=special, normalized=False)
-            for id in self.ids(*kinds)
-            if self.texts[id]
+            AddedToken(text, special=special, normalized=False, rstrip=swallows_space(text))
+            for text in texts
         ]

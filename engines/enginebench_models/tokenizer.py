@@ -6,6 +6,7 @@ that a stream and a whole text decode alike. `tokenizer_gguf` and `tokenizer_hf`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,8 @@ import tokenizers
 from enginebench_models.token_stream import TokenStream
 
 __all__ = ["Tokenizer"]
+
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,10 +48,12 @@ class Tokenizer:
         """Token ids of `text`. `add_bos` None: as the model says.
 
         With `parse_special` the names of special tokens (`<|im_end|>`) become these tokens: right
-        for the output of a chat template, wrong for text that a user typed.
+        for the output of a chat template, wrong for text that a user typed. Half of a surrogate
+        pair is no character and counts as U+FFFD.
         """
         tokenizer = self.parsing if parse_special else self.ordinary
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        whole = _HALVES.sub("\ufffd", text)
+        ids: list[int] = tokenizer.encode(whole, add_special_tokens=False).ids
         adds_bos = self.adds_bos if add_bos is None else add_bos
         if adds_bos and self.bos_id is not None:
             return [self.bos_id, *ids]

@@ -1,12 +1,12 @@
 """Tokenizer from the metadata of a GGUF file (`tokenizer.ggml.*`).
 
-Two kinds of vocabulary: "gpt2" is byte-level BPE with merges, "llama" is SentencePiece BPE with a
-score for each piece and bytes as a last resort.
+Three kinds of vocabulary: "gpt2" is byte-level BPE with merges, "llama" is SentencePiece BPE with a
+score for each piece and bytes as a last resort, "bert" is WordPiece.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,12 @@ from enginebench_models.pretokenizers import BPE_RULES, byte_alphabet
 from enginebench_models.sentencepiece import merges_from_scores, sentence_pieces
 from enginebench_models.token_table import TokenKind, TokenTable
 from enginebench_models.tokenizer import Tokenizer
+from enginebench_models.word_piece import (
+    word_piece_bytes,
+    word_piece_model,
+    word_piece_normalizer,
+    word_splitter,
+)
 
 __all__ = ["read_token_table", "tokenizer_from_gguf"]
 
@@ -28,6 +34,18 @@ __all__ = ["read_token_table", "tokenizer_from_gguf"]
 _END_NAMES = frozenset(
     {"<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "</s>"}
 )
+
+
+def _never(text: str) -> bool:
+    return False
+
+
+def _phi3_swallows_space(text: str) -> bool:
+    return text not in ("<unk>", "<s>", "<|endoftext|>")
+
+
+# Files do not say which special tokens take the white space behind them with them.
+_SWALLOWS_SPACE = {"phi3": _phi3_swallows_space}
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, GGUFValue], where: str) -> Tokenizer:
@@ -38,8 +56,10 @@ def tokenizer_from_gguf(metadata: Mapping[str, GGUFValue], where: str) -> Tokeni
         return _byte_level(vocabulary)
     if model == "llama":
         return _sentence_piece(vocabulary)
+    if model == "bert":
+        return _word_piece(vocabulary)
     raise ModelError(
-        f"{where}: tokenizer.ggml.model {model!r} is not supported (known: gpt2, llama)"
+        f"{where}: tokenizer.ggml.model {model!r} is not supported (known: gpt2, llama, bert)"
     )
 
 
@@ -63,6 +83,10 @@ class _Vocabulary:
 
     def get(self, key: str, default: GGUFValue | None = None) -> GGUFValue | None:
         return self.metadata.get(f"tokenizer.ggml.{key}", default)
+
+    @property
+    def architecture(self) -> str:
+        return str(self.metadata.get("general.architecture"))
 
     def error(self, key: str, problem: str) -> ModelError:
         return ModelError(f"{self.where}: tokenizer.ggml.{key} {problem}")
@@ -154,14 +178,37 @@ def _sentence_piece(vocabulary: _Vocabulary) -> Tokenizer:
     normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
     return _assemble(
         vocabulary,
-        _encoders(table, model, None, normalizer),
+        _encoders(
+            table,
+            model,
+            None,
+            normalizer,
+            swallows_space=_SWALLOWS_SPACE.get(vocabulary.architecture, _never),
+        ),
         sentence_pieces(table.texts, set(table.ids(TokenKind.BYTE))),
         adds_bos=True,
         strips_space=adds_space,
     )
 
 
-# ---------------------------------------------------------------- both
+# ---------------------------------------------------------------- WordPiece
+
+
+def _word_piece(vocabulary: _Vocabulary) -> Tokenizer:
+    table, unknown = vocabulary.table, vocabulary.token_id("unknown_token_id")
+    if unknown is None:
+        raise vocabulary.error("unknown_token_id", "is missing")
+    model = word_piece_model(table, table.texts[unknown])
+    return _assemble(
+        vocabulary,
+        _encoders(table, model, word_splitter(), word_piece_normalizer()),
+        word_piece_bytes(table),
+        adds_bos=True,
+        strips_space=True,
+    )
+
+
+# ---------------------------------------------------------------- all
 
 
 def _encoders(
@@ -169,8 +216,13 @@ def _encoders(
     model: models.Model,
     pre_tokenizer: pre_tokenizers.PreTokenizer | None,
     normalizer: normalizers.Normalizer | None,
+    *,
+    swallows_space: Callable[[str], bool] = _never,
 ) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
-    """One that takes special tokens in a text for plain text, and one that parses them."""
+    """One that takes special tokens in a text for plain text, and one that parses them.
+
+    `swallows_space` says of a special token whether white space behind it belongs to it.
+    """
     ordinary, parsing = tokenizers.Tokenizer(model), tokenizers.Tokenizer(model)
     for encoder in (ordinary, parsing):
         if pre_tokenizer is not None:
@@ -178,7 +230,11 @@ def _encoders(
         if normalizer is not None:
             encoder.normalizer = normalizer
         encoder.add_tokens(table.added(TokenKind.USER_DEFINED, special=False))
-    parsing.add_special_tokens(table.added(TokenKind.CONTROL, TokenKind.UNKNOWN, special=True))
+    parsing.add_special_tokens(
+        table.added(
+            TokenKind.CONTROL, TokenKind.UNKNOWN, special=True, swallows_space=swallows_space
+        )
+    )
     return ordinary, parsing
 
 

@@ -233,6 +233,69 @@ def test_sentence_piece_special_tokens():
     assert tokenizer.eos_ids == {2}
 
 
+def test_phi3_special_tokens_swallow_the_space_behind_them():
+    metadata = sentence_piece_metadata([0.0] * len(PIECES))
+    plain = tokenizer_from_gguf(metadata, "spm")
+    phi3 = tokenizer_from_gguf(metadata | {"general.architecture": "phi3"}, "spm")
+    parsed = phi3.encode("</s>  \n a", parse_special=True)
+    assert parsed == plain.encode("</s>a", parse_special=True)
+    assert parsed != plain.encode("</s>  \n a", parse_special=True)
+    kept = "<s> a"
+    assert phi3.encode(kept, parse_special=True) == plain.encode(kept, parse_special=True)
+
+
+@pytest.mark.parametrize("half", ["\ud83d", "\udc4b"])
+def test_half_of_a_surrogate_pair_is_the_replacement_character(tiny, half):
+    spm = tokenizer_from_gguf(sentence_piece_metadata([0.0] * len(PIECES)), "spm")
+    for tokenizer in (tiny, spm):
+        assert tokenizer.encode(f"a{half}b") == tokenizer.encode("a\ufffdb")
+    assert tiny.decode(tiny.encode(f"a{half}b")) == "a\ufffdb"
+
+
+# ---------------------------------------------------------------- WordPiece
+
+WORD_PIECES = ["hello", "sing", "##ing", "##s", ",", "\u4f60", "1", "##2", "cafe", "a"]
+
+
+def word_piece_metadata() -> dict:
+    marked = [p.removeprefix("##") if p.startswith("##") else "\u2581" + p for p in WORD_PIECES]
+    return {
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.tokens": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *marked],
+        "tokenizer.ggml.token_type": np.array([3, 2, 3, 3, *[1] * len(marked)], np.int32),
+        "tokenizer.ggml.unknown_token_id": 1,
+        "tokenizer.ggml.bos_token_id": 2,
+        "tokenizer.ggml.eos_token_id": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Hello, singing a",
+        "caf\u00e9 \u4f60\u4f60 12",
+        "sings\x00\x07 12\t1\n",
+        "\U0001f44b hello \ufffd",
+        "unheard of",
+        "",
+    ],
+)
+def test_word_pieces_are_those_of_transformers(tmp_path, text):
+    from transformers import BertTokenizer
+
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORD_PIECES]), "utf-8")
+    expected = BertTokenizer(str(vocabulary)).encode(text, add_special_tokens=False)
+    tokenizer = tokenizer_from_gguf(word_piece_metadata(), "bert")
+    assert tokenizer.encode(text, add_bos=False) == expected
+
+
+def test_word_pieces_become_words_again():
+    tokenizer = tokenizer_from_gguf(word_piece_metadata(), "bert")
+    assert tokenizer.encode("hello")[0] == 2
+    assert tokenizer.decode(tokenizer.encode("Hello singing 12")) == "hello singing 12"
+
+
 # ---------------------------------------------------------------- bad metadata
 
 
@@ -240,7 +303,7 @@ def test_sentence_piece_special_tokens():
     ("key", "value", "message"),
     [
         ("tokens", None, "tokens is missing: it has no tokenizer"),
-        ("model", "bert", r"model 'bert' is not supported \(known: gpt2, llama\)"),
+        ("model", "t5", r"model 't5' is not supported \(known: gpt2, llama, bert\)"),
         ("pre", "qwen", "unknown pre-tokenizer 'qwen'; did you mean qwen2"),
         ("merges", None, "merges is missing"),
         ("merges", ["a zz"], "'a zz', which does not join two tokens"),
