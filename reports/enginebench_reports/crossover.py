@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from enginebench_reports.groups import Group, curve
 from enginebench_reports.interval import CONFIDENCE, FEWEST_PAIRS
+from enginebench_reports.quantities import tick
 from enginebench_reports.stats import t_interval
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Crossover:
     @property
     def text(self) -> str:
         """`2.7 [1-4]`."""
-        return f"{self.at:.2g} [{self.low:.2g}-{self.high:.2g}]"
+        return f"{tick(float(f'{self.at:.2g}'))} [{tick(self.low)}-{tick(self.high)}]"
 
 
 def crossovers(group: Group, first: str, second: str, metric: str) -> Sequence[Crossover]:

@@ -17,6 +17,8 @@ Ends = dict[str, tuple[float, float]]
 LONGEST_BESIDE = 14
 MOST_BESIDE = 6
 TOO_NEAR_PT = 13.0
+LEGEND_ROW_PT = 13.0
+ROWS_WITH_ROOM = 2
 LINE_HEIGHT = 0.075
 """Of the height of the axes."""
 
@@ -111,6 +113,9 @@ def _top(block: Sequence[float], gap: float) -> float:
 def _legend(ax: Axes, names: Sequence[str], look: Mapping[str, Mark]) -> None:
     from matplotlib.lines import Line2D
 
+    columns = 2 if max(map(len, names)) <= 26 else 1
+    rows = -(-len(names) // columns)
+    _make_room(ax, rows)
     keys = [
         Line2D([], [], color=look[name].colour, linestyle=look[name].line, linewidth=2.5)
         for name in names
@@ -120,7 +125,7 @@ def _legend(ax: Axes, names: Sequence[str], look: Mapping[str, Mark]) -> None:
         names,
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
-        ncols=2 if max(map(len, names)) <= 26 else 1,
+        ncols=columns,
         frameon=False,
         fontsize=FONT_PT,
         labelcolor=INK,
@@ -136,5 +141,14 @@ def _legend(ax: Axes, names: Sequence[str], look: Mapping[str, Mark]) -> None:
         fontsize=FONT_PT + 2,
         fontweight="bold",
         color=INK,
-        pad=12 + 13 * -(-len(names) // (2 if max(map(len, names)) <= 26 else 1)),
+        pad=12 + LEGEND_ROW_PT * rows,
     )
+
+
+def _make_room(ax: Axes, rows: int) -> None:
+    """A figure of one plot grows by a long legend, whose lines would take the room else."""
+    figure = ax.get_figure(root=True)
+    if figure is not None and len(figure.axes) == 1 and rows > ROWS_WITH_ROOM:
+        width, height = figure.get_size_inches()
+        more = (rows - ROWS_WITH_ROOM) * LEGEND_ROW_PT / 72
+        figure.set_size_inches(width, height + more)

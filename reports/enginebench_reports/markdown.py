@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from enginebench.results import ResultSet
-from enginebench_reports.figures import Drawing, draw
+from enginebench_reports.figures import Drawing, draw, draw_sweeps
 from enginebench_reports.groups import Group, model_name
 from enginebench_reports.headings import Heading
 from enginebench_reports.provenance import day, machine_line
@@ -23,26 +23,31 @@ __all__ = ["render", "text"]
 def render(results: ResultSet, folder: Path) -> Sequence[Path]:
     """The `markdown` report: report.md and the plots that it shows."""
     summary = Summary.of(results)
-    drawn = list(draw(summary))
+    drawn, sweeps = list(draw(summary)), draw_sweeps(summary)
     plots = folder / "plots"
     plots.mkdir(exist_ok=True)
     written = [folder / "report.md"]
-    for _, drawings in drawn:
-        for drawing in drawings:
-            path = plots / f"{drawing.name}.png"
-            path.write_bytes(drawing.png())
-            written.append(path)
-    written[0].write_text(text(summary, drawn), encoding="utf-8")
+    for drawing in [*(each for _, drawings in drawn for each in drawings), *sweeps]:
+        path = plots / f"{drawing.name}.png"
+        path.write_bytes(drawing.png())
+        written.append(path)
+    written[0].write_text(text(summary, drawn, sweeps), encoding="utf-8")
     return written
 
 
-def text(summary: Summary, drawn: Sequence[tuple[Group, Sequence[Drawing]]] = ()) -> str:
+def text(
+    summary: Summary,
+    drawn: Sequence[tuple[Group, Sequence[Drawing]]] = (),
+    sweeps: Sequence[Drawing] = (),
+) -> str:
     """The document; images are referred to in `plots/`."""
     lines = [f"# {summary.headline}", ""]
     lines += _where_measured(summary)
     drawings = {id(group): figures for group, figures in drawn}
     for group in summary.groups:
         lines += _section(summary, group, drawings.get(id(group), ()))
+    if sweeps:
+        lines += ["## Across models and hardware", "", *_images(sweeps), ""]
     lines += _doubts(summary)
     for run in summary.results.runs:
         if run.command:
@@ -77,9 +82,13 @@ def _section(summary: Summary, group: Group, drawings: Sequence[Drawing]) -> Ite
     yield FOOTNOTE
     yield ""
     yield from _precisions(summary, group)
+    yield from _images(drawings)
+    yield ""
+
+
+def _images(drawings: Sequence[Drawing]) -> Iterator[str]:
     for drawing in drawings:
         yield f"![{drawing.text}](plots/{drawing.name}.png)"
-    yield ""
 
 
 def _precisions(summary: Summary, group: Group) -> Iterator[str]:

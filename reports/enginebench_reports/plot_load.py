@@ -28,6 +28,8 @@ __all__ = ["energy", "goodput", "latency", "latency_against_throughput", "throug
 
 THROUGHPUT, GOODPUT, ENERGY = "output_tokens_per_s", "goodput_rps", "energy_j_per_token"
 LATENCIES = {"tpot_s_p50": "TPOT", "ttft_s_p50": "TTFT", "itl_s_p50": "ITL", "e2e_s_p50": "latency"}
+MOST_WITH_LOADS = 4
+"""Lines; loads written at the points of more of them would only cover one another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ def latency_against_throughput(
     ax.set_ylim(0, ax.get_ylim()[1] * 1.08)
     thousands(ax, "x")
     thousands(ax, "y")
-    name_points(ax, [(f"{load:g}", x, y) for steps in paths.values() for load, x, y in steps])
+    if len(ends) <= MOST_WITH_LOADS:
+        name_points(ax, [(f"{load:g}", x, y) for steps in paths.values() for load, x, y in steps])
     return name_lines(ax, ends, look)
 
 
@@ -210,7 +213,7 @@ def _mark_crossover(ax: Axes, change: Crossover) -> None:
     drawn = ax.axvline(change.at, color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)), zorder=1)
     tells(drawn, "", f"{change.overtaker} overtakes {change.overtaken} at {change.text}")
     ax.annotate(
-        f"{change.at:.2g}",
+        change.text.split()[0],
         (change.at, 1),
         (4, -2),
         xycoords=("data", "axes fraction"),

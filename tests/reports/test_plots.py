@@ -255,3 +255,15 @@ def test_the_model_sweep_is_over_parameters(tmp_path: Path) -> None:
     )
     line = next(each for each in plots.model_sweep(sized).lines if each.get_linestyle() == "-")
     assert list(line.get_xdata()) == [1.0, 4.0]
+
+
+def test_a_long_legend_takes_no_room_from_the_plot(tmp_path: Path) -> None:
+    served = serve(Speed(5, 5), 1, requests=12)
+    options = [{"block_size": 2**power} for power in range(8)]
+    cells = [(cell(i, "paged", 1, options=each), served) for i, each in enumerate(options)]
+    heights = []
+    for chosen in (cells[:1], cells):
+        (_, drawings), *_ = draw(Summary.of(save(tmp_path / str(len(chosen)), chosen)))
+        figure = drawings[0].figure
+        heights.append(figure.axes[0].get_position().height * figure.get_size_inches()[1])
+    assert heights[1] > 0.9 * heights[0]
