@@ -115,9 +115,9 @@ class Fleet:
             self._show()
             if self._broken:
                 sys.exit(f"a load worker failed: {self._broken}")
-            lost = [m.name for m in self._all if m.done is None and self._is_missing(m.name)]
+            lost = any(m.done is None and self._is_missing(m.name) for m in self._all)
             if lost or any(process.poll() is not None for process in local):
-                sys.exit(f"a load worker was lost {' '.join(lost)}")
+                sys.exit("a load worker was lost before it was done")
             if not patient and time.monotonic() > give_up_s:
                 came = sum(m.boot is not None for m in self._all)
                 sys.exit(f"{came} of {self._wanted} load workers were ready in {PATIENCE_S:g} s")
@@ -130,9 +130,9 @@ class Fleet:
             for member in self._all:
                 self._send("look", {"sent_ns": time.monotonic_ns()}, member)
             self._until(lambda least=count: all(len(m.looks) >= least for m in self._all), local)  # type: ignore[misc]
-        for m in self._all:
-            off = f"ahead by {m.ahead_ns} ns, within {min(m.looks)[0] // 2} ns"
-            print(f"{m.name}: clock {off}", file=sys.stderr, flush=True)
+        for number, member in enumerate(self._all, 1):
+            off = f"ahead by {member.ahead_ns} ns, within {min(member.looks)[0] // 2} ns"
+            print(f"worker {number}: clock {off}", file=sys.stderr, flush=True)
 
     def _hand_out(self) -> list[_Member]:
         decode = msgspec.json.Decoder(Request).decode
@@ -202,4 +202,4 @@ class Fleet:
         self._member(msg).done = msgspec.json.decode(msg.data["event"], type=DriveDone)
 
     def _on_broken(self, environment: Environment, msg: Any) -> None:
-        self._broken = f"{msg.node_id}: {msg.data['why']}"
+        self._broken = str(msg.data["why"])
