@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from enginebench_openai import status
+from enginebench_openai import native, status
 from enginebench_openai.access import Access
 from enginebench_openai.bodies import ChatBody, CompletionBody
 from enginebench_openai.chat import chat_completions
@@ -33,6 +33,8 @@ __all__ = ["build_app"]
 
 GETS: Final = {
     "/v1/models": "application/json",
+    "/props": "application/json",
+    "/slots": "application/json",
     "/health": "application/json",
     "/version": "application/json",
     "/metrics": "text/plain",
@@ -61,6 +63,9 @@ def build_app(models: ServedModels, *, access: Access) -> Starlette:
             Route("/v1/models/{name:path}", status.model),
             post("/tokenize", tokenize, TokenizeBody, generates=False),
             post("/detokenize", detokenize, DetokenizeBody, generates=False),
+            Route("/props", native.props),
+            Route("/slots", native.slots),
+            post("/slots/0", native.slot_file, native.SlotBody),
             Route("/health", status.health),
             Route("/version", status.version),
             Route("/metrics", status.metrics),

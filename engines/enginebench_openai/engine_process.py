@@ -21,7 +21,16 @@ from typing import Final
 
 from enginebench.errors import BenchError, EngineError
 from enginebench_openai import messages
-from enginebench_openai.loop import Died, EngineThread, Event, Refused, Started, Stepped
+from enginebench_openai.loop import (
+    CacheFiled,
+    Died,
+    EngineThread,
+    Event,
+    FileCache,
+    Refused,
+    Started,
+    Stepped,
+)
 from enginebench_openai.nursery import Child
 from enginebench_openai.protocol import EngineStats, GenerationRequest, TokenEngine
 
@@ -54,6 +63,10 @@ class EngineProcess:
     def abort(self, request_ids: Iterable[str]) -> None:
         """Forget requests before the next step begins."""
         self._send(messages.Abort(tuple(request_ids)))
+
+    def file_cache(self, command: FileCache) -> None:
+        """Save or restore the prompt cache between steps; `CacheFiled` tells how it went."""
+        self._send(messages.File(command))
 
     async def close(self, timeout_s: float) -> bool:
         """End it after the step it is in; False, and killed, if that took too long."""
@@ -118,11 +131,15 @@ class _Reader(asyncio.Protocol):
         self._lost()
 
 
-def _event(message: messages.Tokens | messages.Ready | messages.No | messages.Dead) -> Event:
+def _event(
+    message: messages.Tokens | messages.Ready | messages.No | messages.Filed | messages.Dead,
+) -> Event:
     if isinstance(message, messages.Tokens):
         return Stepped(message.outputs)
     if isinstance(message, messages.Ready):
         return Started(message.context_length, message.features, message.slots)
+    if isinstance(message, messages.Filed):
+        return message.result
     if isinstance(message, messages.No):
         return Refused(message.request_id, message.reason)
     if message.exit_code is None:
@@ -169,6 +186,8 @@ def _obey(link: socket.socket, thread: EngineThread) -> None:
                 thread.add(command.requests)
             elif isinstance(command, messages.Abort):
                 thread.abort(command.request_ids)
+            elif isinstance(command, messages.File):
+                thread.file_cache(command.command)
             else:
                 thread.stop(STOP_S)
                 return
@@ -179,6 +198,8 @@ def _message(event: Event) -> messages.Up:
         return messages.Tokens(tuple(event.outputs))
     if isinstance(event, Started):
         return messages.Ready(event.context_length, event.features, event.slots)
+    if isinstance(event, CacheFiled):
+        return messages.Filed(event)
     if isinstance(event, Refused):
         return messages.No(event.request_id, event.reason)
     exit_code = event.error.exit_code if isinstance(event.error, BenchError) else None

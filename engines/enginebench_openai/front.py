@@ -14,14 +14,23 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Final, Literal, Protocol
+from uuid import uuid4
 
 from enginebench_openai.errors import ApiError
 from enginebench_openai.fair_queue import FairQueue
 from enginebench_openai.flight import Flight
 from enginebench_openai.generation import Blame, Generation
 from enginebench_openai.limits import Limits
-from enginebench_openai.loop import Refused, Started, Stepped
+from enginebench_openai.loop import (
+    CacheAction,
+    CacheFiled,
+    FileCache,
+    Refused,
+    Started,
+    Stepped,
+)
 from enginebench_openai.metrics import ServerMetrics
 from enginebench_openai.protocol import EngineStats, Feature, GenerationRequest, TokenOutput
 
@@ -53,6 +62,10 @@ class EngineLink(Protocol):
         """Forget requests before the next step."""
         ...
 
+    def file_cache(self, command: FileCache) -> None:
+        """Save or restore the prompt cache."""
+        ...
+
     async def close(self, timeout_s: float) -> bool:
         """End the engine after the step it is in; False if that took too long."""
         ...
@@ -76,6 +89,7 @@ class Front:
         self.retry_after_s = 1
         self.context_length = 0  # known once the engine was built for the first time
         self.features: frozenset[Feature] = frozenset()
+        self.slots: int | None = None
         self.last_used = time.monotonic()
         self._limits = limits or Limits()
         self._metrics = metrics
@@ -86,6 +100,7 @@ class Front:
         self._sent: dict[str, str] = {}  # request ids that the engine has: their clients
         self._queue = FairQueue(self._limits.max_queue)
         self._later: FairQueue | None = None  # what came after the engine was told to leave
+        self._filings: dict[str, asyncio.Future[int]] = {}
         self._visitors: set[asyncio.Future[None]] = set()
         self._pace_s = 0.0  # between requests that end, smoothed
         self._ended_at = 0.0
@@ -103,7 +118,7 @@ class Front:
     @property
     def idle(self) -> bool:
         """Whether the engine has nothing to do, now or before it may leave."""
-        return not self._sent and not len(self._queue)
+        return not self._sent and not len(self._queue) and not self._filings
 
     @property
     def retiring(self) -> bool:
@@ -170,8 +185,26 @@ class Front:
             self._withdraw(known)
         flight.abandon()
 
-    def receive(self, event: Stepped | Refused) -> None:
+    async def file_cache(self, action: CacheAction, path: Path) -> int:
+        """Keep the engine's prompt cache in a file, or fill it from one; the number of tokens."""
+        self.require_ready()
+        if self._link is None:
+            raise self._not_now("the model is not loaded", "loading")
+        filing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        ticket = uuid4().hex
+        self._filings[ticket] = filing
+        self._link.file_cache(FileCache(ticket, action, str(path)))
+        try:
+            return await filing
+        finally:
+            del self._filings[ticket]
+            self._go_on()
+
+    def receive(self, event: Stepped | Refused | CacheFiled) -> None:
         """Take an event from the engine."""
+        if isinstance(event, CacheFiled):
+            self._settle(event)
+            return
         if isinstance(event, Refused):
             self._fail((event.request_id,), event.reason, "request")
             self._go_on()
@@ -189,7 +222,7 @@ class Front:
         self._link, self.state = link, "ready"
         self.last_used = time.monotonic()
         self.context_length, self.features = started.context_length, started.features
-        slots = started.slots
+        self.slots = slots = started.slots
         self._room = None if slots is None else slots + max(1, slots // AHEAD)
         for visitor in self._visitors:
             if not visitor.done():
@@ -212,6 +245,8 @@ class Front:
         """The engine has died, and with it what it had; the others wait where there is hope."""
         self._link, self.state = None, state
         self._fail(tuple(self._sent), DEAD, "server")
+        for ticket in self._filings:
+            self._settle(CacheFiled(ticket, 0, DEAD))
         if self._later is not None:  # nobody is there who could leave
             for name in self._later:
                 _, flight = self._flights[name]
@@ -230,6 +265,15 @@ class Front:
         self._fail(tuple(self._flights), reason, "server")
 
     # ---------------------------------------------------------------------------- inside
+
+    def _settle(self, event: CacheFiled) -> None:
+        filing = self._filings.get(event.ticket)
+        if filing is None or filing.done():  # who asked has gone
+            return
+        if event.error is None:
+            filing.set_result(event.tokens)
+        else:
+            filing.set_exception(ApiError(400, event.error, code="slot_file"))
 
     def _admit(self, flight: Flight, queue: FairQueue) -> None:
         count = len(flight.generations)

@@ -35,6 +35,7 @@ class ServeArguments:
     api_key_file: Path | None
     tls_cert: Path | None
     tls_key: Path | None
+    slot_folder: Path | None
     limits: Limits
     pool: PoolSettings
     cors_origins: tuple[str, ...]
@@ -87,6 +88,7 @@ def parse_arguments(
         api_key_file=found["api_key_file"],
         tls_cert=found["tls_cert"],
         tls_key=found["tls_key"],
+        slot_folder=found["slot_save_path"],
         limits=Limits(
             max_body_bytes=int(found["max_body_mib"] * 2**20),
             max_queue=found["max_queue"],
@@ -224,6 +226,12 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
         type=_seconds,
         default=None,
         help="seconds without a request after which a model is unloaded (default: never)",
+    )
+    add(
+        "--slot-save-path",
+        type=Path,
+        metavar="DIRECTORY",
+        help="where POST /slots/0?action=save keeps prompt caches (default: nowhere)",
     )
     add(
         "--engine-restarts",

@@ -16,9 +16,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from enginebench.errors import BenchError
-from enginebench_openai.capabilities import SlottedEngine
+from enginebench_openai.capabilities import CacheFiles, SlottedEngine
 from enginebench_openai.protocol import (
     EngineStats,
     Feature,
@@ -28,7 +30,19 @@ from enginebench_openai.protocol import (
     TokenOutput,
 )
 
-__all__ = ["Died", "EngineThread", "Event", "Refused", "Started", "Stepped"]
+__all__ = [
+    "CacheAction",
+    "CacheFiled",
+    "Died",
+    "EngineThread",
+    "Event",
+    "FileCache",
+    "Refused",
+    "Started",
+    "Stepped",
+]
+
+CacheAction = Literal["save", "restore"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +78,25 @@ class Died:
     error: BaseException
 
 
-Event = Started | Stepped | Refused | Died
+@dataclass(frozen=True, slots=True)
+class FileCache:
+    """A command: keep the prompt cache in a file, or fill it from one."""
+
+    ticket: str
+    action: CacheAction
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFiled:
+    """What became of a `FileCache`: the number of tokens, or why not."""
+
+    ticket: str
+    tokens: int
+    error: str | None = None
+
+
+Event = Started | Stepped | Refused | CacheFiled | Died
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +107,9 @@ class _Abort:
 @dataclass(frozen=True, slots=True)
 class _Stop:
     pass
+
+
+Command = GenerationRequest | FileCache | _Abort | _Stop
 
 
 class EngineThread:
@@ -90,7 +125,7 @@ class EngineThread:
         on_stats: Callable[[EngineStats], None] = lambda stats: None,
     ) -> None:
         self._build, self._post, self._on_stats = build, post, on_stats
-        self._commands: queue.SimpleQueue[GenerationRequest | _Abort | _Stop] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.stats: EngineStats | None = None  # as of the last step; replaced, never changed
 
@@ -106,6 +141,10 @@ class EngineThread:
     def abort(self, request_ids: Iterable[str]) -> None:
         """Forget requests before the next step begins, from any thread."""
         self._commands.put(_Abort(tuple(request_ids)))
+
+    def file_cache(self, command: FileCache) -> None:
+        """Save or restore the prompt cache between steps; `CacheFiled` tells how it went."""
+        self._commands.put(command)
 
     def stop(self, timeout_s: float) -> bool:
         """Close the engine after the step it is in; False if that took longer than allowed."""
@@ -152,7 +191,7 @@ class EngineThread:
             self.stats = stats
             self._on_stats(stats)
 
-    def _take(self, wait_s: float | None) -> Iterator[GenerationRequest | _Abort | _Stop]:
+    def _take(self, wait_s: float | None) -> Iterator[Command]:
         """All commands there are; waits for the first as long as told (None: for ever)."""
         commands = self._commands
         if commands.empty() and (wait_s is None or wait_s > 0):
@@ -163,12 +202,30 @@ class EngineThread:
         while not commands.empty():
             yield commands.get()
 
-    def _obey(self, engine: TokenEngine, command: GenerationRequest | _Abort) -> None:
+    def _obey(self, engine: TokenEngine, command: GenerationRequest | FileCache | _Abort) -> None:
         if isinstance(command, _Abort):
             for request_id in command.request_ids:
                 engine.abort(request_id)
+            return
+        if isinstance(command, FileCache):
+            self._post(_filed(engine, command))
             return
         try:
             engine.add(command)
         except ValueError as error:
             self._post(Refused(command.request_id, str(error)))
+
+
+def _filed(engine: TokenEngine, command: FileCache) -> CacheFiled:
+    if not isinstance(engine, CacheFiles):
+        return CacheFiled(command.ticket, 0, "this engine cannot keep its cache in a file")
+    if engine.has_work():
+        return CacheFiled(command.ticket, 0, "the slot is busy: wait until its request has ended")
+    work = engine.save_cache if command.action == "save" else engine.restore_cache
+    try:
+        return CacheFiled(command.ticket, work(Path(command.path)))
+    except OSError as error:
+        reason = f"cannot {command.action} {Path(command.path).name}: {error.strerror or error}"
+        return CacheFiled(command.ticket, 0, reason)
+    except ValueError as error:
+        return CacheFiled(command.ticket, 0, str(error))

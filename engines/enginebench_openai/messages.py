@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from enginebench_openai.loop import CacheFiled, FileCache
 from enginebench_openai.protocol import EngineStats, Feature, GenerationRequest, TokenOutput
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "Add",
     "Dead",
     "Down",
+    "File",
+    "Filed",
     "Frames",
     "No",
     "Ready",
@@ -46,6 +49,18 @@ class Abort(msgspec.Struct, frozen=True, tag=True):
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
     """Close the engine and end."""
+
+
+class File(msgspec.Struct, frozen=True, tag=True):
+    """Save the prompt cache, or restore it."""
+
+    command: FileCache
+
+
+class Filed(msgspec.Struct, frozen=True, tag=True):
+    """What became of that."""
+
+    result: CacheFiled
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -82,8 +97,8 @@ class Dead(msgspec.Struct, frozen=True, tag=True):
     exit_code: int | None
 
 
-Down = Add | Abort | Stop
-Up = Ready | Tokens | Stats | No | Dead
+Down = Add | Abort | File | Stop
+Up = Ready | Tokens | Stats | No | Filed | Dead
 
 _encoder = msgspec.msgpack.Encoder()
 decode_down = msgspec.msgpack.Decoder(Down).decode

@@ -24,6 +24,7 @@ _ERRORS: Final[Mapping[int, str]] = {
     413: "the body is too large",
     429: "the queue is full; see Retry-After",
     500: "the engine failed at this request",
+    501: "this server was not started for that",
     503: "not now: loading, restarting, overloaded or shutting down; see Retry-After",
     504: "the request took too long",
 }

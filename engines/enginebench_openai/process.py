@@ -64,6 +64,7 @@ class ServerProcess:
     drain_s: float = 30.0
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    slot_folder: Path | None = None
 
     def run(self) -> int:
         """Serve; the exit code. A BenchError that the engine raised while it was built passes."""
@@ -112,7 +113,9 @@ class ServerProcess:
             )
             for model in self.models
         ]
-        return ServedModels(models, log_prompts=self.access.log_prompts)
+        return ServedModels(
+            models, log_prompts=self.access.log_prompts, slot_folder=self.slot_folder
+        )
 
     def _config(self, served: ServedModels) -> uvicorn.Config:
         return uvicorn.Config(

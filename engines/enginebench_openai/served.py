@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.requests import Request
@@ -108,13 +109,20 @@ class Served:
 class ServedModels:
     """Every model of a server, by name; the first one stands for requests that name none.
 
-    With `log_prompts` every body that is read is written to the log.
+    With `log_prompts` every body that is read is written to the log. Prompt caches are kept in
+    `slot_folder`, if there is one.
     """
 
-    def __init__(self, models: Iterable[Served], *, log_prompts: bool = False) -> None:
+    def __init__(
+        self,
+        models: Iterable[Served],
+        *,
+        log_prompts: bool = False,
+        slot_folder: Path | None = None,
+    ) -> None:
         self.by_name = {model.name: model for model in models}
         self.first = next(iter(self.by_name.values()))
-        self.log_prompts = log_prompts
+        self.log_prompts, self.slot_folder = log_prompts, slot_folder
 
 
 def served(request: Request) -> Served:

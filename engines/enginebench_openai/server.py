@@ -71,6 +71,8 @@ def _serve(arguments: ServeArguments, make_engine: MakeEngine, started: float) -
     for file in (arguments.tls_cert, arguments.tls_key):
         if file is not None and not file.is_file():
             raise UsageError(f"the file {file} does not exist: --tls-cert and --tls-key need PEM")
+    if arguments.slot_folder is not None and not arguments.slot_folder.is_dir():
+        raise UsageError(f"--slot-save-path {arguments.slot_folder} is not a directory: make it")
     with _listen(arguments.host, arguments.port) as listener:
         engines = _Engines(arguments, make_engine, listener)
         from enginebench_models import open_model
@@ -97,6 +99,7 @@ def _serve(arguments: ServeArguments, make_engine: MakeEngine, started: float) -
             drain_s=arguments.drain_s,
             tls_cert=arguments.tls_cert,
             tls_key=arguments.tls_key,
+            slot_folder=arguments.slot_folder,
             on_ready=lambda: _announce(
                 listener, arguments.tls_cert is not None, time.perf_counter() - started
             ),

@@ -138,9 +138,7 @@ def _packed_gate_up(
     reference.gate_up(x, a, b, exact, norm=norm, eps=1e-5)
     steps = (unpack_vector(packed) - exact).abs().view(-1, 32) / packed.scales[:, None]
     furthest = float(torch.nan_to_num(steps, nan=torch.inf).max())
-    checks.true(
-        what, furthest <= 0.501, f"a code is {furthest:.3f} steps off"
-    )
+    checks.true(what, furthest <= 0.501, f"a code is {furthest:.3f} steps off")
     sums = packed.words.view(torch.int8).view(2, -1, 16).sum(-1).T
     same = torch.equal(packed.sums.view(torch.int16).view(-1, 2).long(), sums)
     checks.true(what, same, "sums are not those of the codes")

@@ -20,7 +20,7 @@ import schemathesis  # noqa: E402
 
 __all__ = ["BadRequest", "bad_requests", "is_well_answered"]
 
-GOOD_STATUSES = frozenset({200, 400, 404, 405, 413, 422, 429, 503, 504})
+GOOD_STATUSES = frozenset({200, 400, 404, 405, 413, 422, 429, 501, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
