@@ -2,9 +2,10 @@
 
 Two greedy answers share their context until they differ, so what can be compared is the tokens up
 to there and the first that differs: the share that agrees is the top-1 agreement of the two
-engines on equal contexts. It stays high between honest precisions (docs/measuring.md has figures), whose
-texts are soon altogether different, and falls to nothing where something is broken. First tokens (the prompt's own computation) and later ones (decoding, one by one) are
-told apart, since each can be broken alone.
+engines on equal contexts. It stays high between honest precisions (docs/measuring.md has figures),
+whose texts are soon altogether different, and falls to nothing where something is broken. First
+tokens (the prompt's own computation) and later ones (decoding, one by one) are told apart, since
+each can be broken alone.
 """
 
 from __future__ import annotations
