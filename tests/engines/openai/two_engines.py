@@ -28,6 +28,7 @@ TEMPLATE = ChatTemplate(
 def paged(model: Model) -> TokenEngine:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setenv("OMP_NUM_THREADS", "1")  # two would wait for each other
         return PagedEngine(model, {"dtype": "f32", "max_batch": 4})
 
 
@@ -52,6 +53,8 @@ def serving_both(path: Path) -> Iterator[str]:
         for build in (paged, quant)
     ]
     running.start()
-    yield running.url
-    running.process.stop()
-    assert running.join() == 0
+    try:
+        yield running.url
+    finally:
+        running.process.stop()
+        assert running.join() == 0
