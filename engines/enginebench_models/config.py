@@ -141,7 +141,8 @@ class ModelConfig:
             "scaled embeddings": self.embedding_scale is not None,
             "scores scaled by another number": self.attention_scale is not None,
             f"the activation {self.activation}": self.activation != "silu",
-            "scaled cosines": layers[0].magnitude != 1.0,
+            "RoPE scaling by yarn or longrope": self.rope_scaling is not None
+            and self.rope_scaling.kind in ("yarn", "longrope"),
         }
         return tuple(fact for fact, is_there in facts.items() if is_there)
 

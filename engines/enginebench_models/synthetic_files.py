@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import decoders
 
 from enginebench.errors import ModelError
+from enginebench_models.architectures import named
 from enginebench_models.config import ModelConfig
 from enginebench_models.ggml_types import GGMLType
 from enginebench_models.gguf_model import config_metadata, gguf_tensors
@@ -42,12 +43,9 @@ def write_synthetic_hf(name: str, folder: Path) -> None:
     if model.weights.main_type not in _SAFETENSORS_TYPES:
         known = ", ".join(type.name.lower() for type in _SAFETENSORS_TYPES)
         raise ModelError(f"{name}: safetensors hold no quantized weights (possible: {known})")
-    unsaid = model.config.beyond_llama
-    if unsaid:
-        raise ModelError(
-            f"{name}: has {', '.join(unsaid)}, and folders are written of llama-like models only; "
-            "write a GGUF file"
-        )
+    model.config.refuse_beyond_llama(f"a folder of {name}", "write a GGUF file")
+    if named(model.config.architecture).merged:
+        raise ModelError(f"{name}: folders with merged matrices are not written; take a GGUF file")
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", _hf_config(model))
     _write_safetensors(folder / "model.safetensors", model.weights)

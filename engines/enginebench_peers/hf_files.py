@@ -61,11 +61,17 @@ def write_hf(model: Model, folder: Path) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
+    from enginebench_models.architectures import named
     from enginebench_models.hf_names import hf_name
 
     model.config.refuse_beyond_llama(
         "a Hugging Face folder written from another format", "use the original folder as --model"
     )
+    if named(model.config.architecture).merged:
+        raise ModelError(
+            f"{model.info.name}: folders with merged matrices are not written; use the original "
+            "folder as --model"
+        )
     if model.config.rope_scaling is not None and model.config.rope_scaling.kind == "factors":
         raise ModelError(
             f"{model.info.name}: its list of RoPE factors has no counterpart in a Hugging Face "

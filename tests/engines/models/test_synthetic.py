@@ -180,3 +180,12 @@ def test_ordinary_tokens_exist_and_are_not_special(vocab_size, n_tokens, special
     first, end = ordinary_range(vocab_size, n_tokens, special)
     assert 0 <= first <= end <= min(vocab_size, n_tokens)
     assert not special.intersection(range(first, end))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("gemma-2-2b", "which have soft caps"), ("phi-3-mini", "with merged matrices")],
+)
+def test_folders_that_would_say_less_than_the_model_are_not_written(tmp_path, name, reason):
+    with pytest.raises(ModelError, match=reason):
+        write_synthetic_hf(f"synthetic:{name}", tmp_path)

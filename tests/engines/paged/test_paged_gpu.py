@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hf_relatives import RELATIVES
 from tiny_references import Reference, drain, greedy, tokens_of
 
 from enginebench.types import OptionValue
@@ -39,7 +40,7 @@ def answers(engine: PagedEngine, reference: Reference, copies: int) -> list[tupl
     return [tokens_of(outputs[str(index)]) for index in range(len(prompts))]
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", *RELATIVES])
 @pytest.mark.parametrize("cuda_graphs", [True, False], ids=["graphs", "eager"])
 def test_tokens_in_float32(references: References, architecture: str, cuda_graphs: bool) -> None:
     reference = references(architecture)
