@@ -46,8 +46,10 @@ def serving(engine: str, model: str, options: list[str]) -> Iterator[str]:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            url = next(line.split()[2] for line in process.stdout if line.startswith("ready on"))
-            yield url
+            ready = next((line for line in process.stdout if line.startswith("ready on")), None)
+            if ready is None:
+                raise SystemExit("the server ended before it was ready; see its words above")
+            yield ready.split()[2]
         finally:
             process.terminate()
 
