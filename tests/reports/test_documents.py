@@ -13,6 +13,7 @@ import pytest
 
 from enginebench.results import ResultSet
 from enginebench_reports import csv_table, json_document, markdown
+from enginebench_reports.summary import Summary
 
 
 def read_json(results: ResultSet, folder: Path) -> dict[str, Any]:
@@ -79,17 +80,17 @@ def test_markdown_opens_with_the_answer_and_shows_plots(contest: ResultSet, tmp_
 
 
 def test_markdown_tables_have_as_many_cells_in_every_row(
-    contest: ResultSet, troubled: ResultSet, tmp_path: Path
+    contest: ResultSet, troubled: ResultSet
 ) -> None:
     for results in (contest, troubled):
-        lines = markdown.render(results, tmp_path)[0].read_text().splitlines()
+        lines = markdown.text(Summary.of(results)).splitlines()
         rows = [line.replace("\\|", "") for line in lines if line.startswith("|")]
         assert len(rows) == len(results) + 2
         assert len({row.count("|") for row in rows}) == 1
 
 
-def test_markdown_of_errors_stays_markdown(troubled: ResultSet, tmp_path: Path) -> None:
-    text = markdown.render(troubled, tmp_path)[0].read_text()
+def test_markdown_of_errors_stays_markdown(troubled: ResultSet) -> None:
+    text = markdown.text(Summary.of(troubled))
     assert text.count("```") % 2 == 0
     assert "not run yet" in text
     assert "3 of 3 requests failed: connection reset" in text
