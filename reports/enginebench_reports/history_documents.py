@@ -89,9 +89,8 @@ def plot(trends: Sequence[Trend]) -> Figure:
     figure = Figure(figsize=(width, height * len(trends)), layout="constrained")
     FigureCanvasAgg(figure)
     for panel, trend in zip(figure.subplots(len(trends), squeeze=False)[:, 0], trends, strict=True):
-        title = f"{trend.metric.name}: {trend.place}, {machine_title(trend.machine)}"
+        title = f"{trend.metric.name}: {trend.place}\n{machine_title(trend.machine)}"
         tidy(panel, title=title, x="", y=trend.metric.unit)
-        panel.title.set_fontsize(FONT_PT)
         values = [point.value for point in trend.points]
         panel.plot(range(len(values)), values, "o", color=INK, markersize=3.5)
         for start, end, level in trend.levels:

@@ -113,8 +113,8 @@ def test_it_is_installed_and_costs_nothing_unless_used() -> None:
 def test_this_project_is_no_slower_than_its_last_commit(
     bench: BenchFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole of it on ourselves: worktree, both arms in turn, judge. A loose limit and a budget of
-    a few pairs, since what is tested is the gate, on whatever machine this is.
+    """The whole of it on ourselves: worktree, both arms in turn, judge. A loose limit and a budget
+    of a few pairs, since what is tested is the gate, on whatever machine this is.
     """
     monkeypatch.chdir(Path(__file__).parent)
     if git("rev-parse", "HEAD") is None:
