@@ -28,6 +28,8 @@ def load_engine(model: Model, options: QuantOptions, *, log: Callable[[str], Non
     if options.draft not in (None, NGRAM):
         draft = _open_draft(str(options.draft), model)  # refused before anything is packed
     runner = load_model(model, options, log=log)
+    most = options.context * runner.cache.position_bytes
+    log(f"the KV cache takes {most / 1e6:.0f} MB when it is full ({options.kv_type})")
     drafter: Drafter | None = None
     if options.draft is not None:
         runner.prepare_rows()
