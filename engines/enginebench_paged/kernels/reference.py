@@ -20,7 +20,6 @@ __all__ = [
     "paged_attention",
     "rms_norm",
     "rope_and_cache",
-    "rotate",
     "sample",
     "silu_mul",
 ]
