@@ -244,6 +244,24 @@ def test_an_engine_that_is_killed_ends_it_with_code_1(started):
     assert "was it killed?" in process.stderr.read()
 
 
+def test_an_engine_that_is_killed_is_built_again(started):
+    process, url = started("--engine-process", "--engine-restarts=2", "--step-ms=5")
+    client = Client(url, stream=True)
+    client.read_some()
+    (nursery,) = psutil.Process(process.pid).children()
+    (child,) = nursery.children()
+    child.kill()
+    answer = b""
+    while b"the engine has died" not in answer:
+        answer += client.read_some()
+    client.close()
+    assert http_get(f"{url}/health").json() == {"status": "restarting"}
+    until(lambda: http_get(f"{url}/health").status_code == 200)
+    assert http_post(f"{url}/v1/completions", json=ENDLESS).status_code == 200
+    process.terminate()
+    assert process.wait(20) == 0
+
+
 def test_the_engine_ends_with_a_server_that_is_killed(started):
     process, _ = started("--engine-process")
     (nursery,) = psutil.Process(process.pid).children()
