@@ -2,8 +2,8 @@
 
 Locust keeps the users; each user owns its socket and its clock, because locust's own clients stop
 their clock at the headers and read streams in blocks. Requests are encoded before the start, and
-answers parsed when nothing else is to be done: in between, only sending and stamping. Only this module, `fleet` and
-`load_worker` import locust, and they run in processes of their own.
+answers parsed when nothing else is to be done: in between, only sending and stamping. Only this
+module, `fleet` and `load_worker` import locust, and they run in processes of their own.
 """
 
 from __future__ import annotations
