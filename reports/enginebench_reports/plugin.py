@@ -135,7 +135,8 @@ def enginebench_searcher() -> Searcher:
 
 @hookimpl
 def enginebench_commands() -> Sequence[click.Command]:
+    from enginebench_reports.capacity_command import plan_capacity
     from enginebench_reports.commands import claims, compare
     from enginebench_reports.history_command import history
 
-    return [claims, compare, history]
+    return [claims, compare, history, plan_capacity]
