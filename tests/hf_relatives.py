@@ -128,11 +128,17 @@ def relative_config(name: str) -> Any:
 
 
 def save_random(config: Any, folder: Path, tokenizer_from: Path) -> Any:
-    """A random model of that config, saved with a tokenizer; the model itself."""
+    """A random model of that config, saved with a tokenizer; the model itself.
+
+    Attention is computed as it is written down ("eager"): faster ways leave soft caps out in some
+    versions.
+    """
     import transformers
 
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     _randomize(model, norms_lack_one=config.model_type.startswith("gemma"))
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -4,12 +4,17 @@ On a CPU with oneDNN the matrix is repacked once into the blocked layout that it
 measured on an AVX512-BF16 core, bf16 products of 1 to 16 rows then take 0.6-0.75 of the time that
 torch's plain `linear` takes (f32: 0.65 from 2 rows up, equal for one). On a GPU the plain matrix
 is what kernels want.
+
+oneDNN compiles code for every number of rows that it meets and keeps up to 1,024 such programs, of
+0.6 MB each (measured): prompts of ever new lengths would fill hundreds of MB. So rows are padded to
+one of few sizes.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from enginebench_paged.kernels import ops
 
@@ -35,12 +40,25 @@ class Projection:
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._packed is not None:
+            rows = len(x)
             product: Tensor = torch.ops.mkldnn._linear_pointwise(
-                x, self._packed, self.bias, "none", [], ""
+                _padded(x), self._packed, self.bias, "none", [], ""
             )
-            return product
+            return product[:rows]
         assert self.weight is not None
         return ops.linear(x, self.weight, self.bias)
+
+
+def _padded(x: Tensor) -> Tensor:
+    """x (rows, in) with rows up to a multiple of 8, from 64 of 32; up to 16 they stay as they are.
+    What the added ones hold does not matter.
+    """
+    rows = len(x)
+    if rows <= 16:
+        return x
+    step = 8 if rows <= 64 else 32
+    missing = -rows % step
+    return functional.pad(x, (0, 0, 0, missing)) if missing else x
 
 
 def _packs(weight: Tensor) -> bool:

@@ -23,7 +23,7 @@ def fleets_table(fleets: Sequence[Fleet], slo: Slo, share: float, prices: Prices
     """A row for each rate and engine; the cheapest of a rate stands out where all have a price."""
     from rich.table import Table
 
-    table = Table(title=f"replicas for {share:.4g} of all requests to keep {slo}")
+    table = Table(title=f"replicas for {100 * share:.4g}% of all requests to keep {slo}")
     for name in ("requests/s", "engine", "on"):
         table.add_column(name)
     for name in ("replicas", "load", "SLO kept", "TTFT p50", "TTFT p99", "TPOT p50", "$/h"):

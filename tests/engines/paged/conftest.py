@@ -43,7 +43,9 @@ def logits_of(references: Callable[[str], Reference]) -> Callable[..., torch.Ten
     @cache
     def model(architecture: str, dtype: torch.dtype) -> Any:
         folder = references(architecture).model.info.name
-        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation="eager"
+        )
 
     def logits(architecture: str, tokens: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         with torch.inference_mode():
