@@ -9,14 +9,14 @@ from enginebench.types import OptionValue
 from enginebench_models import Model
 from enginebench_openai import TokenEngine, serve_main
 from enginebench_paged.options import COMPUTES_IN, OPTIONS
-from enginebench_paged.threads import wait_passively
+from enginebench_paged.threads import spin_briefly
 
 __all__ = ["main"]
 
 
 def make_engine(model: Model, options: Mapping[str, OptionValue]) -> TokenEngine:
     """Build the engine; torch is imported here, so that a wrong command line fails at once."""
-    wait_passively()
+    spin_briefly()
     from enginebench_paged.engine import PagedEngine
 
     engine = PagedEngine(model, options)

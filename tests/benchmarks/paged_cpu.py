@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from enginebench_models import Model, open_model
 from enginebench_openai.protocol import GenerationRequest, SamplingParams, TokenEngine
-from enginebench_paged.threads import wait_passively
+from enginebench_paged.threads import spin_briefly
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--output-tokens", type=int, default=64)
     arguments = parser.parse_args()
     lengths = Lengths(arguments.prompt_tokens, arguments.output_tokens)
-    wait_passively()
+    spin_briefly()
     from enginebench_paged.engine import PagedEngine  # imports torch
 
     model = open_model(arguments.model)
