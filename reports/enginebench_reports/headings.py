@@ -11,7 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from enginebench.types import MetricInfo
-from enginebench_reports import goodput, latency, outcome, resources, server_side, throughput
+from enginebench_reports import (
+    agreement,
+    goodput,
+    latency,
+    outcome,
+    resources,
+    roofline,
+    server_side,
+    throughput,
+)
 from enginebench_reports.percentiles import PERCENTS
 
 __all__ = ["Heading", "first_headings", "further_headings"]
@@ -79,6 +88,8 @@ HEADINGS: Sequence[Heading] = (
     Heading("memory", "RSS", "MB", "peak_rss_bytes", 1e6),
     Heading("memory", "GPU", "MB", "peak_gpu_memory_bytes", 1e6),
     Heading("", "energy", "J/token", "energy_j_per_token"),
+    Heading("answers", "agree", "%", "answer_agreement_share", 0.01),
+    Heading("of limit", "TPOT", "%", "tpot_floor_share", 0.01, is_extra=True),
 )
 OPTIONAL = {
     "peak_rss_bytes",
@@ -86,11 +97,22 @@ OPTIONAL = {
     "energy_j_per_token",
     "goodput_rps",
     "slo_met_share",
+    "answer_agreement_share",
+    "tpot_floor_share",
 }
 """Columns that only appear where at least one cell of the report has them."""
 SECOND = {
     info.name
-    for module in (throughput, latency, goodput, outcome, resources, server_side)
+    for module in (
+        throughput,
+        latency,
+        goodput,
+        outcome,
+        resources,
+        server_side,
+        agreement,
+        roofline,
+    )
     for info in module.COLUMNS
 }
 """Metrics of a serving benchmark that are left away at first."""

@@ -209,7 +209,10 @@ def stub_plan(*modes: str, pause_s: float = 0.0, hardware: Hardware | None = Non
 
 QUICK = RunSettings(
     check_answers=False,
-    stall_timeout_s=1.0, startup_timeout_s=20.0, grace_s=0.5, telemetry_interval_s=0.05
+    stall_timeout_s=1.0,
+    startup_timeout_s=20.0,
+    grace_s=0.5,
+    telemetry_interval_s=0.05,
 )
 
 
