@@ -60,7 +60,7 @@ def warm(candidates: Candidates, middle: float, range: float, exponent: float) -
     """
     if candidates.tokens.size == 1:
         return candidates
-    share = _entropy(candidates.probabilities()) / math.log(candidates.tokens.size)
+    share = _entropy(candidates.logits) / math.log(candidates.tokens.size)
     lowest = max(0.0, middle - range)
     temperature = lowest + (middle + range - lowest) * min(1.0, max(0.0, share)) ** exponent
     if temperature < np.finfo(np.float32).tiny:
@@ -93,7 +93,7 @@ def typical_p(candidates: Candidates, share: float) -> Candidates:
     """
     probabilities = candidates.probabilities()
     with np.errstate(divide="ignore"):
-        distance = np.abs(-np.log(probabilities) - _entropy(probabilities))
+        distance = np.abs(-np.log(probabilities) - _entropy(candidates.logits))
     return candidates.keep(_fewest(np.argsort(distance, kind="stable"), probabilities, share))
 
 
@@ -117,7 +117,10 @@ def _fewest(order: Ids, probabilities: Floats, share: float) -> Ids:
     return np.sort(order[: int(np.searchsorted(reached, share)) + 1])
 
 
-def _entropy(probabilities: Floats) -> float:
-    """In nats."""
-    some = probabilities[probabilities > 0].astype(np.float64)
-    return float(-(some * np.log(some)).sum())
+def _entropy(logits: Floats) -> float:
+    """Of their softmax, in nats; in float64, since that of a sure model is all rounding else."""
+    below = logits.astype(np.float64) - float(logits.max())
+    weights = np.exp(below)
+    total = float(weights.sum())
+    below[weights == 0] = 0.0  # -inf times nothing is nothing
+    return math.log(total) - float((weights * below).sum()) / total

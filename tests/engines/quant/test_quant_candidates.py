@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from enginebench_quant.candidates import (
@@ -107,6 +107,7 @@ def test_xtc(logits: np.ndarray, threshold: float) -> None:
 
 @settings(max_examples=60)
 @given(LOGITS, st.floats(0.1, 2), st.floats(0.05, 2), st.floats(0.5, 2))
+@example(np.array([4.571429, -8.571428], np.float32), 1.0, 1.0, 1.0)  # nearly sure
 def test_dynamic_temperature(
     logits: np.ndarray, middle: float, spread: float, exponent: float
 ) -> None:
