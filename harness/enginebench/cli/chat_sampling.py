@@ -18,7 +18,7 @@ __all__ = ["sampling_body", "sampling_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_NUMBERS: Final[Mapping[str, tuple[click.ParamType, str]]] = {
+_NUMBERS: Final[dict[str, tuple[click.FloatRange | click.IntRange, str]]] = {
     "temperature": (click.FloatRange(0), "0 is greedy. [the server's]"),
     "top_k": (click.IntRange(1), "Draw among the likeliest K."),
     "top_p": (click.FloatRange(0, 1, min_open=True), "... among the fewest that sum to P."),
