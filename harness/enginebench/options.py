@@ -7,15 +7,15 @@ wrong with which option. Unknown engines, models and devices are found by `engin
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
+from enginebench import option_values as values
 from enginebench.errors import UnknownNameError, UsageError
+from enginebench.option_values import FIRST_RATE_RPS, RateMultiple, Sought
 from enginebench.run_settings import RunSettings
-from enginebench.settings import Setting, parse_setting, truth
+from enginebench.settings import Setting, parse_setting
 from enginebench.slo import Slo
 
 __all__ = [
@@ -37,32 +37,8 @@ ALL = "all"
 URL = "url"
 T = TypeVar("T")
 D = TypeVar("D")
-FIRST_RATE_RPS = 1.0
 FEWEST_REPEATS = 3
 MOST_WARMUPS = 32
-_DIGITS = re.compile(r"[0-9]{1,15}")
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True, slots=True)
-class RateMultiple:
-    """`2x`: a trace twice as fast as it was recorded."""
-
-    factor: float
-
-    def __str__(self) -> str:
-        return f"{self.factor:g}x"
-
-
-@dataclass(frozen=True, slots=True)
-class Sought:
-    """`saturate:8`: a load that a search finds, and the first that it tries."""
-
-    goal: Literal["saturate", "slo"]
-    first: float
-
-    def __str__(self) -> str:
-        return f"{self.goal}:{self.first:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,51 +138,51 @@ def parse_options(raw: RawOptions) -> PlanOptions:
         if key not in OPTION_KEYS:
             raise UnknownNameError("option", key, OPTION_KEYS)
     read = _Reader(raw)
-    workload = read.one("workload", _text, "fixed")
+    workload = read.one("workload", values.name, "fixed")
     settings = _settings(raw, workload)
-    requests = read.one("requests", _positive, None)
-    warmup = read.one("warmup", _warmup, 1)
-    precision, run_settings = read.one("precision", _share, None), _run_settings(read)
+    requests = read.one("requests", values.positive, None)
+    warmup = read.one("warmup", values.warmup, 1)
+    precision, run_settings = read.one("precision", values.share, None), _run_settings(read)
     sought = run_settings.slo is not None and not raw.get("concurrency")
-    rates = read.several("rate", _rate, (Sought("slo", FIRST_RATE_RPS),) if sought else ())
-    concurrency = read.several("concurrency", _users, () if rates else (1, 16))
+    rates = read.several("rate", values.rate, (Sought("slo", FIRST_RATE_RPS),) if sought else ())
+    concurrency = read.several("concurrency", values.users, () if rates else (1, 16))
     _check_workers(run_settings)
     _check_sought((*concurrency, *rates), run_settings)
     _check_arrival(settings, workload, rates)
     return PlanOptions(
-        engines=read.several("engines", _text, (URL if "url" in raw else ALL,)),
-        models=read.several("model", _text, None),
+        engines=read.several("engines", values.name, (URL if "url" in raw else ALL,)),
+        models=read.several("model", values.name, None),
         hardware=",".join(raw["hardware"]) if raw.get("hardware") else None,
         concurrency=concurrency,
         rates=rates,
         workload=workload,
         settings=settings,
         requests=requests,
-        duration_s=read.one("duration", _seconds, None if requests else 10.0),
+        duration_s=read.one("duration", values.seconds, None if requests else 10.0),
         warmup_requests=MOST_WARMUPS if warmup is None else warmup,
         warmup_until_steady=warmup is None,
-        repeats=read.one("repeats", _positive, 1 if precision is None else FEWEST_REPEATS),
+        repeats=read.one("repeats", values.positive, 1 if precision is None else FEWEST_REPEATS),
         precision=precision,
-        budget_s=read.one("budget", _time_span, 600.0),
-        slo_share=read.one("slo_share", _share, 0.9),
-        seed=read.one("seed", _count, 0),
+        budget_s=read.one("budget", values.time_span, 600.0),
+        slo_share=read.one("slo_share", values.share, 0.9),
+        seed=read.one("seed", values.count, 0),
         run_settings=run_settings,
-        name=read.one("name", _file_name, None),
+        name=read.one("name", values.file_name, None),
     )
 
 
 def _run_settings(read: _Reader) -> RunSettings:
     default = RunSettings()
     return RunSettings(
-        reuse_servers=read.one("reuse_servers", _truth, default.reuse_servers),
-        load_workers=read.one("load_workers", _positive, default.load_workers),
-        remote_workers=read.one("remote_workers", _count, default.remote_workers),
-        load_listen=read.one("load_listen", _host_port, None),
-        stall_timeout_s=read.one("stall_timeout", _seconds, default.stall_timeout_s),
+        reuse_servers=read.one("reuse_servers", values.switch, default.reuse_servers),
+        load_workers=read.one("load_workers", values.positive, default.load_workers),
+        remote_workers=read.one("remote_workers", values.count, default.remote_workers),
+        load_listen=read.one("load_listen", values.host_port, None),
+        stall_timeout_s=read.one("stall_timeout", values.seconds, default.stall_timeout_s),
         slo=read.whole("slo", Slo.parse),
-        check_answers=not read.one("unchecked", _truth, False),
-        reference=read.one("reference", _text, None),
-        price_per_hour=read.one("price", _price, None),
+        check_answers=not read.one("unchecked", values.switch, False),
+        reference=read.one("reference", values.name, None),
+        price_per_hour=read.one("price", values.price, None),
     )
 
 
@@ -236,11 +212,11 @@ class _Reader:
         if not texts:
             return default
         parts = [part.strip() for text in texts for part in text.split(",")]
-        values = tuple(_converted(key, part, convert) for part in parts)
-        for value in values:
-            if values.count(value) > 1:
+        found = tuple(_converted(key, part, convert) for part in parts)
+        for value in found:
+            if found.count(value) > 1:
                 raise UsageError(f"{_flag(key)} {','.join(texts)!r} names {value} twice")
-        return values
+        return found
 
 
 def _converted(key: str, text: str, convert: Callable[[str], T]) -> T:
@@ -254,117 +230,6 @@ def _flag(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
-def _text(text: str) -> str:
-    if not text:
-        raise ValueError("a name is missing")
-    return text
-
-
-def _positive(text: str) -> int:
-    if not _DIGITS.fullmatch(text) or int(text) == 0:
-        raise ValueError("must be a whole number from 1 up")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not _DIGITS.fullmatch(text):
-        raise ValueError("must be a whole number from 0 up")
-    return int(text)
-
-
-def _warmup(text: str) -> int | None:
-    """None: until it is steady."""
-    if text == "auto":
-        return None
-    try:
-        return _count(text)
-    except ValueError as error:
-        raise ValueError(f"{error}, or auto") from None
-
-
-def _truth(text: str) -> bool:
-    value = truth(text)
-    if value is None:
-        raise ValueError("must be true or false")
-    return value
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text.removesuffix("s"))
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise ValueError("must be a number of seconds above 0, as in 10 or 2.5")
-    return seconds
-
-
-def _price(text: str) -> float:
-    try:
-        price = float(text.removesuffix("/h"))
-    except ValueError:
-        price = 0.0
-    if not 0 < price < math.inf:
-        raise ValueError("must be what the machine costs an hour, as in 2.5 or 2.5/h")
-    return price
-
-
-_SPANS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def _time_span(text: str) -> float:
-    unit = text[-1:] if text[-1:] in _SPANS_S else ""
-    try:
-        seconds = float(text.removesuffix(unit)) * _SPANS_S.get(unit, 1.0)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise ValueError("must be a time above 0, as in 90s, 10m or 1h")
-    return seconds
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text.removesuffix("%")) / 100
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1 or not text.endswith("%"):
-        raise ValueError("must be a percentage between 0% and 100%, as in 2%")
-    return share
-
-
-def _sought(text: str) -> Sought | None:
-    """None: a load that is given, not sought."""
-    goal, colon, first = text.partition(":")
-    if goal not in ("saturate", "slo"):
-        return None
-    try:
-        load = float(first) if colon else FIRST_RATE_RPS
-    except ValueError:
-        load = 0.0
-    if not 0 < load < math.inf:
-        raise ValueError(f"must say with which load to begin, as in {goal}:4")
-    return Sought("saturate" if goal == "saturate" else "slo", load)
-
-
-def _users(text: str) -> int | Sought:
-    sought = _sought(text)
-    if sought is None:
-        return _positive(text)
-    if sought.goal == "saturate":
-        raise ValueError("a closed loop waits for the engine and so never saturates it: --rate")
-    if not sought.first.is_integer():
-        raise ValueError("must say with how many users to begin, as in slo:4")
-    return sought
-
-
-def _host_port(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not _DIGITS.fullmatch(port) or int(port) > 65535:
-        raise ValueError("must be HOST:PORT, as in 0.0.0.0:5557")
-    return text
-
-
 def _check_workers(settings: RunSettings) -> None:
     if (settings.remote_workers > 0) != (settings.load_listen is not None):
         raise UsageError(
@@ -376,27 +241,6 @@ def _check_workers(settings: RunSettings) -> None:
 def _check_sought(loads: Sequence[object], settings: RunSettings) -> None:
     if settings.slo is None and any(isinstance(x, Sought) and x.goal == "slo" for x in loads):
         raise UsageError("a load that meets an SLO needs one: add --slo, as in --slo ttft=500ms")
-
-
-def _rate(text: str) -> float | RateMultiple | Sought:
-    if (sought := _sought(text)) is not None:
-        return sought
-    try:
-        rate = float(text.removesuffix("x"))
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < math.inf:
-        raise ValueError(
-            "must be a number of requests per second above 0, as in 4 or 0.5, or of a trace a "
-            "multiple of its own rate, as in 1x or 2x; or saturate, or slo, to search for it"
-        )
-    return RateMultiple(rate) if text.endswith("x") else rate
-
-
-def _file_name(text: str) -> str:
-    if not _FILE_NAME.fullmatch(text):
-        raise ValueError("must be letters, digits, dots, dashes and underscores (a folder's name)")
-    return text
 
 
 def _check_arrival(settings: Sequence[Setting], workload: str, rates: Sequence[object]) -> None:
