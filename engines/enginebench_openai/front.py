@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Literal, Protocol
-from uuid import uuid4
 
 from enginebench_openai.errors import ApiError
 from enginebench_openai.fair_queue import FairQueue
+from enginebench_openai.filings import Filings
 from enginebench_openai.flight import Flight
 from enginebench_openai.generation import Blame, Generation
 from enginebench_openai.limits import Limits
@@ -100,7 +100,7 @@ class Front:
         self._sent: dict[str, str] = {}  # request ids that the engine has: their clients
         self._queue = FairQueue(self._limits.max_queue)
         self._later: FairQueue | None = None  # what came after the engine was told to leave
-        self._filings: dict[str, asyncio.Future[int]] = {}
+        self._filings = Filings()
         self._visitors: set[asyncio.Future[None]] = set()
         self._pace_s = 0.0  # between requests that end, smoothed
         self._ended_at = 0.0
@@ -118,7 +118,7 @@ class Front:
     @property
     def idle(self) -> bool:
         """Whether the engine has nothing to do, now or before it may leave."""
-        return not self._sent and not len(self._queue) and not self._filings
+        return not self._sent and not len(self._queue) and not len(self._filings)
 
     @property
     def retiring(self) -> bool:
@@ -190,20 +190,15 @@ class Front:
         self.require_ready()
         if self._link is None:
             raise self._not_now("the model is not loaded", "loading")
-        filing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        ticket = uuid4().hex
-        self._filings[ticket] = filing
-        self._link.file_cache(FileCache(ticket, action, str(path)))
         try:
-            return await filing
+            return await self._filings.file(self._link.file_cache, action, path)
         finally:
-            del self._filings[ticket]
             self._go_on()
 
     def receive(self, event: Stepped | Refused | CacheFiled) -> None:
         """Take an event from the engine."""
         if isinstance(event, CacheFiled):
-            self._settle(event)
+            self._filings.settle(event)
             return
         if isinstance(event, Refused):
             self._fail((event.request_id,), event.reason, "request")
@@ -245,8 +240,7 @@ class Front:
         """The engine has died, and with it what it had; the others wait where there is hope."""
         self._link, self.state = None, state
         self._fail(tuple(self._sent), DEAD, "server")
-        for ticket in self._filings:
-            self._settle(CacheFiled(ticket, 0, DEAD))
+        self._filings.fail(DEAD)
         if self._later is not None:  # nobody is there who could leave
             for name in self._later:
                 _, flight = self._flights[name]
@@ -265,15 +259,6 @@ class Front:
         self._fail(tuple(self._flights), reason, "server")
 
     # ---------------------------------------------------------------------------- inside
-
-    def _settle(self, event: CacheFiled) -> None:
-        filing = self._filings.get(event.ticket)
-        if filing is None or filing.done():  # who asked has gone
-            return
-        if event.error is None:
-            filing.set_result(event.tokens)
-        else:
-            filing.set_exception(ApiError(400, event.error, code="slot_file"))
 
     def _admit(self, flight: Flight, queue: FairQueue) -> None:
         count = len(flight.generations)
