@@ -16,9 +16,9 @@ from enginebench.types import (
     ModelInfo,
     Option,
 )
-from enginebench_openai.common_metrics import SERVER_METRICS
 from enginebench_openai.echo import DEFAULT_CONTEXT, OPTIONS
 from enginebench_openai.launch import server_launch
+from enginebench_openai.metric_names import SERVER_METRICS
 
 __all__ = ["Echo", "enginebench_engines"]
 

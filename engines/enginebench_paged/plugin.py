@@ -20,7 +20,7 @@ from enginebench.types import (
     Option,
 )
 from enginebench_openai import server_launch
-from enginebench_openai.common_metrics import SERVER_METRICS
+from enginebench_openai.metric_names import SERVER_METRICS
 from enginebench_paged.options import COMPUTES_IN, OPTIONS
 
 __all__ = ["Paged", "enginebench_calibrators", "enginebench_engines"]

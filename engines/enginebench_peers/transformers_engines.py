@@ -16,7 +16,7 @@ from enginebench.types import (
     Option,
 )
 from enginebench_openai import server_launch
-from enginebench_openai.common_metrics import SERVER_METRICS
+from enginebench_openai.metric_names import SERVER_METRICS
 from enginebench_peers.installed import absent, present
 from enginebench_peers.precision import short_type
 from enginebench_peers.transformers_options import BATCHING_OPTIONS, GENERATE_OPTIONS

@@ -21,7 +21,7 @@ from enginebench.types import (
     Option,
 )
 from enginebench_openai import server_launch
-from enginebench_openai.common_metrics import SERVER_METRICS
+from enginebench_openai.metric_names import SERVER_METRICS
 from enginebench_quant.cli_imatrix import imatrix_command
 from enginebench_quant.cli_perplexity import perplexity_command
 from enginebench_quant.options import OPTIONS
