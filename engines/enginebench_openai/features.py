@@ -25,3 +25,4 @@ class Feature(StrEnum):
     DRY = "dry"
     MIROSTAT = "mirostat"
     EMBEDDINGS = "embeddings"
+    CONTEXT_SHIFT = "context_shift"  # output may go on beyond the context

@@ -182,6 +182,7 @@ def _budget(on: Served, asked: Asked, index: int) -> int:
         prompt_tokens=len(prompt),
         context_length=on.front.context_length,
         param=asked.max_tokens_field,
+        shifts=Feature.CONTEXT_SHIFT in on.front.features,
     )
 
 

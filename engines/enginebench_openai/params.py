@@ -137,15 +137,24 @@ def check_prompt(
 
 
 def output_budget(
-    asked: int | None, *, default: int | None, prompt_tokens: int, context_length: int, param: str
+    asked: int | None,
+    *,
+    default: int | None,
+    prompt_tokens: int,
+    context_length: int,
+    param: str,
+    shifts: bool = False,
 ) -> int:
-    """How many tokens may be generated; None as default: what the context leaves."""
+    """How many tokens may be generated; None as default: what the context leaves.
+
+    An engine that `shifts` its context may be asked for more than that.
+    """
     left = context_length - prompt_tokens
     if asked is None:
         return left if default is None else min(default, left)
     if asked < 1:
         raise out_of_range(param, asked, "1 or more")
-    if asked > left:
+    if asked > left and not shifts:
         raise ApiError(
             400,
             f"{param} is {asked}, but the prompt's {prompt_tokens} tokens leave {left} of this "

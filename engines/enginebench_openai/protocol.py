@@ -54,7 +54,8 @@ class Grammar:
 class GenerationRequest:
     """One prompt to continue.
 
-    `prompt` is not empty and `len(prompt) + max_tokens` fits the context: the server checks both.
+    `prompt` is not empty and `len(prompt) + max_tokens` fits the context: the server checks both
+    (only the prompt must fit where the engine has `Feature.CONTEXT_SHIFT`).
     A token in `stop_token_ids` ends the request; it is part of the output unless it is the last.
     Empty `stop_token_ids` is how `ignore_eos` arrives. The rest needs a `Feature` each:
 

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from enginebench.errors import ModelError
 from enginebench_models import ModelConfig
+from enginebench_quant.cache_rows import turned
 from enginebench_quant.kernels.cache_layout import BLOCK, KV_BITS, block_bytes
 from enginebench_quant.memory import zeros
 
 __all__ = ["KVCache"]
 
 Bytes = NDArray[np.uint8]
+Angles = NDArray[np.float64]
 HALF_BYTES = 2
 
 
@@ -80,6 +82,17 @@ class KVCache:
         """The first positions of a layer, as `read_rows` gave them."""
         for fields, rows in zip(self._fields(layer), (keys, values), strict=True):
             self._write(fields, rows)
+
+    def forget(self, layer: int, kept: int, end: int, count: int, angles: Angles) -> None:
+        """Drop positions `kept` to `end` of `count`; those behind them move down, their keys turned
+        by `angles` (head_dim / 2,).
+        """
+        keys, values = (
+            np.delete(rows.reshape(self._heads, count, -1), slice(kept, end), 1)
+            for rows in self.read_rows(layer, count)
+        )
+        keys[:, kept:] = turned(keys[:, kept:], self.bits, angles)
+        self.write_rows(layer, keys, values)
 
     def _head_bytes(self, elements: int) -> int:
         return (

@@ -49,6 +49,8 @@ class Runner(Protocol):
 
     def forward_hidden(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]: ...
 
+    def shift(self, kept: int, end: int, count: int) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -65,15 +67,20 @@ class QuantEngine:
         grammars: Grammars | None = None,
         drafter: Drafter | None = None,
         cache_mark: str = "",
+        keep_tokens: int | None = None,
     ) -> None:
+        """With `keep_tokens` a full context is shifted, see `Slot`."""
         self.context_length = context
         self.slots = 1
         self._cache_mark = cache_mark
-        self.slots = 1
-        self.features = frozenset(Feature) - ({Feature.GRAMMAR} if grammars is None else set())
+        missing = {
+            Feature.GRAMMAR: grammars is None,
+            Feature.CONTEXT_SHIFT: keep_tokens is None,
+        }
+        self.features = frozenset(feature for feature in Feature if not missing.get(feature))
         self._runner, self._grammars, self._drafter = runner, grammars, drafter
         self._samplers = tuple(samplers)
-        self._slot = Slot(context, prompt_cache=prompt_cache)
+        self._slot = Slot(context, prompt_cache=prompt_cache, keep_tokens=keep_tokens)
         self._sampler: Sampler | None = None  # of the request that is served, from its first token
         self._hidden_sum: NDArray[np.float32] | None = None  # of the prompt that is embedded
 
@@ -125,8 +132,9 @@ class QuantEngine:
 
     def save_cache(self, path: Path) -> int:
         """See `CacheFiles`."""
-        save_cache(path, self._slot.in_cache, self._runner.cache, self._cache_mark)
-        return len(self._slot.in_cache)
+        tokens = self._slot.in_cache[: self._slot.reusable]
+        save_cache(path, tokens, self._runner.cache, self._cache_mark)
+        return len(tokens)
 
     def restore_cache(self, path: Path) -> int:
         """See `CacheFiles`."""
@@ -148,7 +156,10 @@ class QuantEngine:
 
     def _decode(self, current: ServedSequence) -> TokenOutput:
         """The token after the last one; with it, whatever was guessed right."""
-        last, begin = current.generated[-1], current.computed
+        forgotten = self._slot.make_room(current)
+        if forgotten is not None:
+            self._runner.shift(*forgotten, self.context_length)
+        last, begin = current.generated[-1], current.position
         drafts = self._guess(current)
         if drafts:
             logits = self._runner.forward_rows([last, *drafts], begin)
@@ -160,10 +171,13 @@ class QuantEngine:
         return self._choose(current, logits, drafts)
 
     def _guess(self, current: ServedSequence) -> Sequence[int]:
-        """At most as many tokens as the request may still generate after the next one."""
+        """At most as many tokens as the request may still generate after the next one, and as the
+        context has room for.
+        """
         if self._drafter is None or current.left < 2:
             return ()
-        return self._drafter.propose(min(current.left, ROWS) - 1)
+        room = self.context_length - current.position
+        return self._drafter.propose(min(current.left, ROWS, room) - 1)
 
     def _choose(
         self, current: ServedSequence, logits: Logits, drafts: Sequence[int] = ()

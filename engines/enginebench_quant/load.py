@@ -43,6 +43,7 @@ def load_engine(model: Model, options: QuantOptions, *, log: Callable[[str], Non
         samplers=options.samplers,
         grammars=Grammars(model.tokenizer, model.config.vocab_size),
         drafter=drafter,
+        keep_tokens=options.keep_tokens if options.context_shift else None,
         cache_mark=fingerprint(model, _cache_layout(runner, options.kv_type)),
     )
 

@@ -151,6 +151,16 @@ class QuantModel:
         self._crew.run(self._rows[len(tokens) - 1])
         return self._buffers.logits.floats[: len(tokens), : self.config.vocab_size]
 
+    def shift(self, kept: int, end: int, count: int) -> None:
+        """Of `count` cached positions forget those from `kept` to `end`; the rest move down.
+
+        Their keys are turned to where they are now. What they know of forgotten tokens they keep,
+        as with llama.cpp's context shift; the first tokens are best kept (arXiv 2309.17453).
+        """
+        angles = [frequencies * (kept - end) for frequencies in self._frequencies]
+        for layer, kind in enumerate(self.config.layers):
+            self.cache.forget(layer, kept, end, count, angles[self._kinds.index(kind)])
+
     def close(self) -> None:
         """Stop the crew's threads."""
         self._crew.close()

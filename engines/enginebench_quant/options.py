@@ -59,6 +59,18 @@ OPTIONS: Final = (
         "guess tokens ahead and verify several at once: ngram (what the text says again), or a "
         "smaller model with the same vocabulary",
     ),
+    Option(
+        "context_shift",
+        bool,
+        False,
+        "when the context is full, forget half of it and go on, instead of ending the answer",
+    ),
+    Option(
+        "keep_tokens",
+        int,
+        4,
+        "tokens at the beginning that a context shift never forgets; at most half of the context",
+    ),
     Option("draft_tokens", int, 3, f"most tokens that are guessed ahead, up to {MOST_DRAFTED}"),
     Option(
         "samplers",
@@ -67,7 +79,16 @@ OPTIONS: Final = (
         "the samplers of the chain, in their order; a request that needs one left out is refused",
     ),
 )
-CPU_OPTIONS: Final = ("threads", "cpu_level", "kv_type", "draft", "draft_tokens", "samplers")
+CPU_OPTIONS: Final = (
+    "threads",
+    "cpu_level",
+    "kv_type",
+    "draft",
+    "draft_tokens",
+    "context_shift",
+    "keep_tokens",
+    "samplers",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +102,28 @@ class QuantOptions:
     kv_type: str = "f16"
     draft: str | None = None
     draft_tokens: int = 3
+    context_shift: bool = False
+    keep_tokens: int = 4
     samplers: tuple[str, ...] = SAMPLERS
 
     @classmethod
     def resolve(cls, chosen: Mapping[str, OptionValue], config: ModelConfig) -> QuantOptions:
         """UsageError or ModelError for what cannot be."""
         values = {option.name: option.default for option in OPTIONS} | dict(chosen)
-        threads = values["threads"]
+        threads, context = values["threads"], _context(values["context"], config)
+        shifts = bool(values["context_shift"])
+        if "keep_tokens" in chosen and not shifts:
+            raise UsageError("keep_tokens is for context_shift=true; without it nothing is dropped")
         return cls(
-            context=_context(values["context"], config),
+            context=context,
             threads=_usable_cores() if threads is None else _at_least("threads", threads, 1),
             prompt_cache=bool(values["prompt_cache"]),
             cpu_level=str(values["cpu_level"]),
             kv_type=str(values["kv_type"]),
             draft=None if values["draft"] is None else str(values["draft"]),
             draft_tokens=_draft_tokens(values["draft_tokens"]),
+            context_shift=shifts,
+            keep_tokens=_keep_tokens(values["keep_tokens"], context) if shifts else 0,
             samplers=_samplers(str(values["samplers"])),
         )
 
@@ -114,6 +142,16 @@ def _draft_tokens(value: OptionValue | None) -> int:
     count = _at_least("draft_tokens", value or 0, 1)
     if count > MOST_DRAFTED:
         raise UsageError(f"draft_tokens must be {MOST_DRAFTED} at most; got {count}")
+    return count
+
+
+def _keep_tokens(value: OptionValue | None, context: int) -> int:
+    count = _at_least("keep_tokens", 0 if value is None else value, 0)
+    if count > context // 2:
+        raise UsageError(
+            f"keep_tokens must be {context // 2} at most, half of the context of {context}; "
+            f"got {count}"
+        )
     return count
 
 

@@ -27,14 +27,23 @@ __all__ = ["ServedSequence", "Slot", "common_prefix"]
 
 
 class ServedSequence:
-    """The request that is being served: `computed` of its tokens are in the cache."""
+    """The request that is being served: `computed` of its tokens went through the model.
 
-    __slots__ = ("cached", "computed", "generated", "request")
+    They are in the cache, but for the `forgotten` ones.
+    """
+
+    __slots__ = ("cached", "computed", "forgotten", "generated", "request")
 
     def __init__(self, request: GenerationRequest, cached: int) -> None:
         self.request = request
         self.cached = self.computed = cached
         self.generated: list[int] = []
+        self.forgotten = 0
+
+    @property
+    def position(self) -> int:
+        """Where in the cache the next token goes."""
+        return self.computed - self.forgotten
 
     @property
     def left(self) -> int:
@@ -43,10 +52,16 @@ class ServedSequence:
 
 
 class Slot:
-    """Waiting requests, at most one that is served, and the tokens in the cache of `context`."""
+    """Waiting requests, at most one that is served, and the tokens in the cache of `context`.
 
-    def __init__(self, context: int, *, prompt_cache: bool) -> None:
+    With `keep_tokens` the context may be shifted: an answer is as long as it wants, and of a full
+    cache half is forgotten, behind the first `keep_tokens`.
+    """
+
+    def __init__(self, context: int, *, prompt_cache: bool, keep_tokens: int | None = None) -> None:
         self.context, self._prompt_cache = context, prompt_cache
+        self._keep_tokens = keep_tokens
+        self._exact: int | None = None  # how many of `in_cache` know of nothing forgotten
         self.current: ServedSequence | None = None
         self.in_cache: list[int] = []  # tokens whose keys and values the cache holds
         self._waiting: deque[GenerationRequest] = deque()
@@ -55,10 +70,11 @@ class Slot:
 
     def add(self, request: GenerationRequest) -> None:
         """Queue it behind the others; ValueError if it can never be served."""
-        length = len(request.prompt) + request.max_tokens
+        output = request.max_tokens if self._keep_tokens is None else min(request.max_tokens, 1)
+        length = len(request.prompt) + output
         if not request.prompt or length > self.context:
             raise ValueError(
-                f"a prompt of {len(request.prompt)} tokens and {request.max_tokens} more do not "
+                f"a prompt of {len(request.prompt)} tokens and {output} more do not "
                 f"fit a context of {self.context}"
             )
         self._waiting.append(request)
@@ -78,6 +94,7 @@ class Slot:
     def begin(self) -> ServedSequence:
         """Serve the next one: keep what the cache shares with its prompt, less its last token."""
         request = self._waiting.popleft()
+        self.keep(self.reusable)
         shared = 0
         if self._prompt_cache and request.prompt_logprobs is None and request.pooling is None:
             shared = min(common_prefix(self.in_cache, request.prompt), len(request.prompt) - 1)
@@ -92,13 +109,34 @@ class Slot:
         """The cache holds these as well, behind the others."""
         self.in_cache += tokens
 
+    @property
+    def reusable(self) -> int:
+        """How many of the first tokens in the cache are as if nothing had come before them."""
+        return len(self.in_cache) if self._exact is None else self._exact
+
+    def make_room(self, sequence: ServedSequence) -> tuple[int, int] | None:
+        """Begin and end of what must be forgotten before its next token; None while there is room.
+
+        Half of what is not kept goes. The tokens are forgotten here at once.
+        """
+        if self._keep_tokens is None or sequence.position < self.context:
+            return None
+        begin = self._keep_tokens
+        end = begin + max(1, (self.context - begin) // 2)
+        del self.in_cache[begin:end]
+        sequence.forgotten += end - begin
+        self._exact = begin
+        return begin, end
+
     def replace_cached(self, tokens: Sequence[int]) -> None:
         """The cache holds these now, and nothing else."""
-        self.in_cache = list(tokens)
+        self.in_cache, self._exact = list(tokens), None
 
     def keep(self, count: int) -> None:
         """Forget all that the cache holds from position `count` on."""
         del self.in_cache[count:]
+        if self._exact is not None and count <= self._exact:
+            self._exact = None
 
     def answer(
         self,

@@ -55,6 +55,10 @@ class CountingRunner:
         self.forward(tokens, position, want_logits=False)
         return np.array([[token, position + index] for index, token in enumerate(tokens)], "f4")
 
+    def shift(self, kept: int, end: int, count: int) -> None:
+        assert count == len(self.cache)
+        del self.cache[kept:end]
+
     def close(self) -> None:
         self.is_closed = True
 
