@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,9 +19,9 @@ from enginebench_openai.errors import ApiError
 from enginebench_openai.flight import Flight
 from enginebench_openai.front import Front
 from enginebench_openai.generation import Generation
-from enginebench_openai.sse import EventWriter, error_event
+from enginebench_openai.sse import error_event
 
-__all__ = ["EventStream", "whole_answer"]
+__all__ = ["EventStream", "Writer", "whole_answer"]
 
 _STREAM_START = {
     "type": "http.response.start",
@@ -31,6 +32,18 @@ _STREAM_START = {
         (b"x-accel-buffering", b"no"),
     ],
 }
+
+
+class Writer(Protocol):
+    """Writes the events of one stream; each method returns bytes to send."""
+
+    def text(self, generation: Generation) -> bytes:
+        """What `generation` has new, and how it ended if it did."""
+        ...
+
+    def end(self, generations: Sequence[Generation]) -> bytes:
+        """What closes the stream after every choice has ended."""
+        ...
 
 
 async def whole_answer(
@@ -57,7 +70,7 @@ async def whole_answer(
 class EventStream:
     """Streams a flight's events as they come; an ASGI application for one request."""
 
-    def __init__(self, front: Front, flight: Flight, writer: EventWriter) -> None:
+    def __init__(self, front: Front, flight: Flight, writer: Writer) -> None:
         self._front, self._flight, self._writer = front, flight, writer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -25,6 +25,8 @@ from enginebench_openai.embeddings import EmbeddingBody, embeddings
 from enginebench_openai.errors import ApiError, error_response
 from enginebench_openai.gateway import Gateway
 from enginebench_openai.metrics import ServerMetrics
+from enginebench_openai.native_bodies import NativeBody
+from enginebench_openai.native_completion import native_completion
 from enginebench_openai.openapi import openapi_document
 from enginebench_openai.served import ServedModels, read_body, served
 from enginebench_openai.tokens import DetokenizeBody, TokenizeBody, detokenize, tokenize
@@ -66,6 +68,8 @@ def build_app(models: ServedModels, *, access: Access) -> Starlette:
             Route("/props", native.props),
             Route("/slots", native.slots),
             post("/slots/0", native.slot_file, native.SlotBody),
+            post("/completion", native_completion, NativeBody),
+            post("/completions", native_completion, NativeBody),
             Route("/health", status.health),
             Route("/version", status.version),
             Route("/metrics", status.metrics),

@@ -81,6 +81,7 @@ class GenerationBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     grammar: str | None = None
     prompt_logprobs: int | None = None
 
+    repeat_last_n: int | None = None
     typical_p: float | None = None
     dynatemp_range: float | None = None
     dynatemp_exponent: float | None = None
@@ -166,6 +167,17 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "suffix": ("",),
     "verbosity": (),
     "web_search_options": (),
+    # of llama-server's /completion
+    "cache_prompt": (True,),
+    "lora": ([],),
+    "min_keep": (0,),
+    "n_cache_reuse": (0,),
+    "n_indent": (0,),
+    "post_sampling_probs": (False,),
+    "return_progress": (False,),
+    "samplers": (),
+    "sse_ping_interval": (-1,),
+    "t_max_predict_ms": (0,),
 }
 
 Body = TypeVar("Body", bound=msgspec.Struct)

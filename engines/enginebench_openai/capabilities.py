@@ -24,7 +24,7 @@ class SlottedEngine(Protocol):
 class CacheFiles(Protocol):
     """An engine whose prompt cache can be kept in a file: llama-server's slot save and restore.
 
-    Both are called between steps and while no request runs. They raise `OSError` where the file
+    They are called between steps and while no request runs. Files raise `OSError` where the file
     cannot be read or written and `ValueError` where it is not a cache of this model.
     """
 
@@ -38,4 +38,8 @@ class CacheFiles(Protocol):
         Sizes that the file states are checked against the model and the file's own length before
         anything is allocated.
         """
+        ...
+
+    def erase_cache(self) -> int:
+        """Forget what the cache holds; the number of tokens."""
         ...

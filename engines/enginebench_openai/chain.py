@@ -1,8 +1,9 @@
 """The longer chain of samplers, under the names that llama.cpp's server gives its fields.
 
-typical_p; dynatemp_range, dynatemp_exponent; xtc_probability, xtc_threshold; dry_multiplier,
-dry_base, dry_allowed_length, dry_penalty_last_n, dry_sequence_breakers; mirostat (0 or 2),
-mirostat_tau, mirostat_eta. Each group is off unless its first field switches it on.
+repeat_last_n (how far back the penalties look); typical_p; dynatemp_range, dynatemp_exponent;
+xtc_probability, xtc_threshold; dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n,
+dry_sequence_breakers; mirostat (0 or 2), mirostat_tau, mirostat_eta. Each group is off unless its
+first field switches it on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ MAX_BREAKERS: Final = 64
 MAX_BREAKER_CHARS: Final = 64
 
 _RANGES: Final[Ranges] = {
+    "repeat_last_n": ("0 or more (0: off, -1: the context)", lambda value: -1 <= value < 2**31),
     "typical_p": ("above 0 and at most 1", lambda value: 0 < value <= 1),
     "dynatemp_range": ("0 or more", lambda value: 0 <= value < math.inf),
     "dynatemp_exponent": ("above 0", lambda value: 0 < value < math.inf),
@@ -47,6 +49,8 @@ def with_chain(
 ) -> SamplingParams:
     """`params` with what the body switches on."""
     check_ranges(body, _RANGES)
+    if body.repeat_last_n is not None:
+        params = _within(params, body.repeat_last_n)
     if body.typical_p is not None and body.typical_p < 1:
         params = replace(params, typical_p=body.typical_p)
     if body.dynatemp_range:
@@ -60,6 +64,14 @@ def with_chain(
         mirostat = Mirostat(_or(body.mirostat_tau, 5.0), _or(body.mirostat_eta, 0.1))
         params = replace(params, mirostat=mirostat)
     return params
+
+
+def _within(params: SamplingParams, last_n: int) -> SamplingParams:
+    """The penalties of `params` with how far back they look."""
+    if last_n == 0:
+        return replace(params, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0)
+    is_on = params.repetition_penalty != 1 or params.presence_penalty or params.frequency_penalty
+    return replace(params, penalty_last_n=last_n) if is_on and last_n > 0 else params
 
 
 def _dry(body: GenerationBody, multiplier: float, tokenizer: Tokenizer) -> Dry:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from enginebench_openai.bodies import CompletionBody, decode
 from enginebench_openai.errors import ApiError
 from enginebench_openai.generate import Asked, generate
-from enginebench_openai.params import MAX_LOGPROBS
+from enginebench_openai.params import MAX_LOGPROBS, MAX_PROMPTS
 from enginebench_openai.ranges import out_of_range
 from enginebench_openai.served import Served, read_body, served
 from enginebench_openai.sse import TEXT
@@ -22,7 +22,6 @@ from enginebench_openai.structured import requested_grammar
 __all__ = ["completions", "token_ids"]
 
 DEFAULT_MAX_TOKENS: Final = 16  # OpenAI's
-MAX_PROMPTS: Final = 1024
 _decoder = msgspec.json.Decoder(CompletionBody)
 
 

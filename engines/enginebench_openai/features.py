@@ -24,5 +24,6 @@ class Feature(StrEnum):
     XTC = "xtc"
     DRY = "dry"
     MIROSTAT = "mirostat"
+    PENALTY_WINDOW = "penalty_window"
     EMBEDDINGS = "embeddings"
     CONTEXT_SHIFT = "context_shift"  # output may go on beyond the context

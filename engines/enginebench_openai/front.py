@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -111,6 +111,11 @@ class Front:
         return len(self._flights)
 
     @property
+    def running(self) -> Sequence[Generation]:
+        """Generations that the engine has, the oldest first."""
+        return [self._flights[name][0] for name in self._sent]
+
+    @property
     def queued(self) -> int:
         """Generations that wait for the engine."""
         return len(self._flights) - len(self._sent)
@@ -186,7 +191,9 @@ class Front:
         flight.abandon()
 
     async def file_cache(self, action: CacheAction, path: Path) -> int:
-        """Keep the engine's prompt cache in a file, or fill it from one; the number of tokens."""
+        """Keep the engine's prompt cache in a file, fill it from one, or erase it; the number of
+        tokens.
+        """
         self.require_ready()
         if self._link is None:
             raise self._not_now("the model is not loaded", "loading")
@@ -300,6 +307,7 @@ class Front:
             name = queue.pop()
             generation, flight = self._flights[name]
             self._sent[name] = flight.client
+            generation.sent_at = now
             requests.append(generation.request)
             self._metrics.left_queue(now - flight.arrived_at)
             room -= 1

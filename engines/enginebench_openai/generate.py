@@ -37,7 +37,7 @@ from enginebench_openai.requirements import check_features
 from enginebench_openai.served import Served, served
 from enginebench_openai.sse import AnswerShape, EventWriter, answer_bytes
 
-__all__ = ["Asked", "generate"]
+__all__ = ["Asked", "flight_of", "generate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Asked:
     `default_max_tokens` None: what the context leaves. `arrived_at` is on time.perf_counter.
     `logprobs` is how many alternatives each token of the output gets, None without logprobs.
     `echoes` are the prompts' texts, where they come first. `reader` makes what reads a chat's
-    answers, where they can be more than text.
+    answers, where they can be more than text. `keep_tokens`: the answer shows token ids.
     """
 
     shape: AnswerShape
@@ -62,28 +62,14 @@ class Asked:
     grammar: Grammar | None = None
     grammar_field: str = ""
     reader: Callable[[], ChatReader] | None = None
+    keep_tokens: bool = False
 
 
 async def generate(request: Request, body: GenerationBody, asked: Asked) -> ASGIApp:
     """Continue every prompt; the answer, or a stream of it."""
     on = served(request)
     options, wanted = stream_options(body), choices(body)
-    if body.stream and body.prompt_logprobs is not None:
-        raise ApiError(
-            400,
-            "prompt_logprobs cannot be streamed: use /v1/completions with echo and logprobs",
-            param="prompt_logprobs",
-            code="invalid_value",
-        )
-    if asked.grammar is not None:
-        await _check_grammar(asked.grammar, asked.grammar_field)
-    flight = Flight(
-        _generations(on, body, asked, wanted),
-        streaming=bool(body.stream),
-        arrived_at=asked.arrived_at,
-        client=client_of(request.scope),
-        priority=priority(body),
-    )
+    flight = await flight_of(request, body, asked)
     if body.stream:
         writer = EventWriter(asked.shape, on.name, options)
         if asked.reader is not None:
@@ -94,6 +80,26 @@ async def generate(request: Request, body: GenerationBody, asked: Asked) -> ASGI
         write = partial(read_answer_bytes, on.name, asked.reader)
     pick = partial(kept, wanted=wanted) if wanted.made > wanted.shown else None
     return await whole_answer(request, on.front, flight, write, pick)
+
+
+async def flight_of(request: Request, body: GenerationBody, asked: Asked) -> Flight:
+    """What answers the request, not yet submitted; 400 for what cannot be."""
+    if body.stream and body.prompt_logprobs is not None:
+        raise ApiError(
+            400,
+            "prompt_logprobs cannot be streamed: use /v1/completions with echo and logprobs",
+            param="prompt_logprobs",
+            code="invalid_value",
+        )
+    if asked.grammar is not None:
+        await _check_grammar(asked.grammar, asked.grammar_field)
+    return Flight(
+        _generations(served(request), body, asked, choices(body)),
+        streaming=bool(body.stream),
+        arrived_at=asked.arrived_at,
+        client=client_of(request.scope),
+        priority=priority(body),
+    )
 
 
 def _generations(
@@ -151,6 +157,7 @@ def _shown(asked: Asked, index: int, number: int) -> Shown:
         special=asked.reader is not None,
         output=asked.max_tokens != 0,
         first=number == 0,
+        tokens=asked.keep_tokens,
     )
 
 

@@ -34,13 +34,14 @@ class Shown:
 
     `echo` is the prompt's text, where it comes first. `special`: special tokens are written out,
     for those who look for them. `output` False shows the prompt alone. `first` is False for further
-    choices of a prompt, which is counted once.
+    choices of a prompt, which is counted once. `tokens`: ids are kept for `take_tokens`.
     """
 
     echo: str = ""
     special: bool = False
     output: bool = True
     first: bool = True
+    tokens: bool = False
 
 
 _USUAL: Final = Shown()
@@ -58,6 +59,7 @@ class Generation:
         "_stops",
         "_stream",
         "_text",
+        "_tokens",
         "blame",
         "cached_tokens",
         "completion_tokens",
@@ -69,6 +71,7 @@ class Generation:
         "last_token_at",
         "prompt_logprobs",
         "request",
+        "sent_at",
         "shown",
         "tokenizer",
     )
@@ -89,7 +92,8 @@ class Generation:
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
         self.blame: Blame = "engine"
-        self.first_token_at: float | None = None  # seconds, time.perf_counter
+        self.sent_at = 0.0  # to the engine; seconds, time.perf_counter
+        self.first_token_at: float | None = None
         self.last_token_at = 0.0
         self.embedding: tuple[float, ...] | None = None
         self.prompt_logprobs: list[TokenLogprob] = []
@@ -98,6 +102,7 @@ class Generation:
         self._echo = shown.echo  # waits for the first token, and so for all of the prompt's scores
         self._text: list[str] = []
         self._scores: list[TokenLogprob] = []
+        self._tokens: list[int] = []
 
     @property
     def prompt_tokens(self) -> int:
@@ -109,12 +114,19 @@ class Generation:
         """Whether `take` has something to give."""
         return bool(self._text)
 
+    @property
+    def stopping_word(self) -> str:
+        """The stop string that ended it, "" if none did."""
+        return "" if self._stops is None else self._stops.found
+
     def push(self, output: TokenOutput) -> None:
         """Take what a step gave. A stop string ends it at the token that completed the string."""
         if output.cached_prompt_tokens and self.shown.first:
             self.cached_tokens = output.cached_prompt_tokens
         if output.logprobs or output.prompt_logprobs:
             self._keep_scores(output)
+        if self.shown.tokens and self.shown.output:
+            self._tokens += output.token_ids
         if self._echo and (output.token_ids or output.finish_reason):
             self._text.append(self._echo)
             self._echo = ""
@@ -145,6 +157,11 @@ class Generation:
         scores, self._scores = self._scores, []
         return scores
 
+    def take_tokens(self) -> list[int]:
+        """The ids of output tokens since the last call, where they are kept."""
+        tokens, self._tokens = self._tokens, []
+        return tokens
+
     def fail(self, reason: str, blame: Blame) -> None:
         """End with an error that did not come from the engine's own output."""
         self.finish_reason, self.error, self.blame = "error", reason, blame
@@ -163,15 +180,16 @@ class Generation:
             self._add(stops.push(self._stream.push((token_id,))))
             if stops.stopped:
                 self.finish_reason = "stop"
-                self._drop_scores_after(token_ids, at)
+                self._drop_after(token_ids, at)
                 return True
         return False
 
-    def _drop_scores_after(self, token_ids: Sequence[int], at: int) -> None:
-        """Of tokens that the engine said in the same step, after the one that ended it."""
+    def _drop_after(self, token_ids: Sequence[int], at: int) -> None:
+        """Tokens that the engine said in the same step, after the one that ended it."""
         beyond = len(token_ids) - 1 - at
-        if self._scores and beyond:
+        if beyond:
             del self._scores[-beyond:]
+            del self._tokens[-beyond:]
 
     def _finish(self, reason: FinishReason, error: str | None) -> None:
         rest = self._stream.finish()

@@ -1,6 +1,7 @@
-"""Logprobs as OpenAI's two routes write them.
+"""Logprobs as OpenAI's two routes and llama-server's write them.
 
 Chat:         {"content": [{"token", "logprob", "bytes", "top_logprobs": [...]}], "refusal": null}
+llama-server: [{"id", "token", "bytes", "logprob", "top_logprobs": [...]}]
 Completions:  {"tokens", "token_logprobs", "top_logprobs": [{text: logprob}], "text_offset"}
 
 A token that is no whole text is written "bytes:\\xe2\\x80", so that no two tokens look alike.
@@ -17,7 +18,14 @@ from enginebench_openai.protocol import TokenLogprob
 if TYPE_CHECKING:
     from enginebench_models import Tokenizer
 
-__all__ = ["LEAST", "Scored", "chat_logprobs", "completion_logprobs", "prompt_logprob"]
+__all__ = [
+    "LEAST",
+    "Scored",
+    "chat_logprobs",
+    "completion_logprobs",
+    "native_logprobs",
+    "prompt_logprob",
+]
 
 LEAST: Final = -9999.0  # JSON has no -inf
 
@@ -66,6 +74,17 @@ def completion_logprobs(
     return found, offset
 
 
+def native_logprobs(tokenizer: Tokenizer, scores: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    """Of what is new, in llama-server's form."""
+    return [
+        {
+            **_native_token(tokenizer, score.token_id, score.logprob),
+            "top_logprobs": [_native_token(tokenizer, *one) for one in score.top],
+        }
+        for score in scores
+    ]
+
+
 def prompt_logprob(tokenizer: Tokenizer, score: TokenLogprob) -> dict[str, Any]:
     """{token id: {"logprob", "decoded_token"}} of a prompt's token and its likeliest rivals."""
     known = dict([(score.token_id, score.logprob), *score.top])
@@ -87,6 +106,10 @@ def _chat_token(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, A
         "logprob": _finite(logprob),
         "bytes": list(_piece(tokenizer, token)),
     }
+
+
+def _native_token(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
+    return {"id": token, **_chat_token(tokenizer, token, logprob)}
 
 
 def _text(tokenizer: Tokenizer, token: int) -> str:

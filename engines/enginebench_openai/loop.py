@@ -42,7 +42,7 @@ __all__ = [
     "Stepped",
 ]
 
-CacheAction = Literal["save", "restore"]
+CacheAction = Literal["save", "restore", "erase"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class FileCache:
-    """A command: keep the prompt cache in a file, or fill it from one."""
+    """A command: keep the prompt cache in a file, fill it from one, or erase it (no path)."""
 
     ticket: str
     action: CacheAction
@@ -221,6 +221,8 @@ def _filed(engine: TokenEngine, command: FileCache) -> CacheFiled:
         return CacheFiled(command.ticket, 0, "this engine cannot keep its cache in a file")
     if engine.has_work():
         return CacheFiled(command.ticket, 0, "the slot is busy: wait until its request has ended")
+    if command.action == "erase":
+        return CacheFiled(command.ticket, engine.erase_cache())
     work = engine.save_cache if command.action == "save" else engine.restore_cache
     try:
         return CacheFiled(command.ticket, work(Path(command.path)))

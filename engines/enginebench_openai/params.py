@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from enginebench_models import Tokenizer
 
 __all__ = [
+    "MAX_BIAS",
+    "MAX_CHOICES",
     "MAX_LOGPROBS",
+    "MAX_PROMPTS",
     "MAX_STOPS",
     "MAX_STOP_CHARS",
     "check_prompt",
@@ -30,6 +33,7 @@ __all__ = [
 ]
 
 MAX_CHOICES: Final = 128
+MAX_PROMPTS: Final = 1024
 MAX_LOGPROBS: Final = 20
 MAX_BIAS: Final = 100.0
 MAX_STOPS: Final = 16

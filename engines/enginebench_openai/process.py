@@ -49,6 +49,7 @@ class OfferedModel:
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     make_link: MakeLink
+    path: str = ""
 
 
 @dataclass(kw_only=True)
@@ -105,6 +106,7 @@ class ServerProcess:
                 vocab_size=model.vocab_size,
                 tokenizer=model.tokenizer,
                 chat_template=model.chat_template,
+                path=model.path,
                 front=fronts[model.name],
                 metrics=metrics,
                 max_body_bytes=self.limits.max_body_bytes,

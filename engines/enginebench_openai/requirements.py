@@ -27,6 +27,10 @@ _NEEDED: Final[Mapping[Feature, tuple[str, Callable[[GenerationRequest], bool]]]
     ),
     Feature.XTC: ("xtc_probability", lambda request: request.sampling.xtc is not None),
     Feature.DRY: ("dry_multiplier", lambda request: request.sampling.dry is not None),
+    Feature.PENALTY_WINDOW: (
+        "repeat_last_n",
+        lambda request: request.sampling.penalty_last_n is not None,
+    ),
     Feature.MIROSTAT: ("mirostat", lambda request: request.sampling.mirostat is not None),
 }
 

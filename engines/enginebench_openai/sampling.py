@@ -67,6 +67,7 @@ class SamplingParams:
     `repetition_penalty` is that of CTRL (arXiv 1909.05858), `presence_penalty` and
     `frequency_penalty` are OpenAI's. `seed` None draws a fresh one. `logit_bias` is added to the
     logits of (token id, bias) before anything else; ids are unique and in the vocabulary.
+    `penalty_last_n` (at least 1) is how far back the three penalties look; None: all of it.
     """
 
     temperature: float = 1.0
@@ -83,3 +84,4 @@ class SamplingParams:
     xtc: Xtc | None = None
     dry: Dry | None = None
     mirostat: Mirostat | None = None
+    penalty_last_n: int | None = None

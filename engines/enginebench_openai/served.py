@@ -37,7 +37,7 @@ TEMPLATE_S: Final = 5.0
 @dataclass(frozen=True, slots=True)
 class Served:
     """One model behind one engine. `name` is what requests must put into "model"; `all_names` are
-    those of every model that this server has.
+    those of every model that this server has; `path` is where it was found.
 
     Token ids below `vocab_size` have both a text and a row in the model's embedding.
     """
@@ -51,6 +51,7 @@ class Served:
     max_body_bytes: int = 16 * 2**20
     stall_timeout_s: float = 60.0
     all_names: tuple[str, ...] = ()
+    path: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def check_model(self, name: str | None) -> None:

@@ -88,6 +88,7 @@ def _serve(arguments: ServeArguments, make_engine: MakeEngine, started: float) -
                     tokenizer=model.tokenizer,
                     chat_template=model.chat_template,
                     make_link=engines.maker(index, model),
+                    path=where,
                 )
             )
         process = ServerProcess(

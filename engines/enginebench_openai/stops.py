@@ -20,7 +20,7 @@ __all__ = ["StopWatch"]
 class StopWatch:
     """Watches one text for any of several stop strings (none of them empty)."""
 
-    __slots__ = ("_borders", "_first", "_held", "_matched", "_stops", "stopped")
+    __slots__ = ("_borders", "_first", "_held", "_matched", "_stops", "found", "stopped")
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -29,6 +29,7 @@ class StopWatch:
         self._matched = [0] * len(self._stops)  # characters of each stop seen so far
         self._held = ""
         self.stopped = False
+        self.found = ""  # the stop string that ended the text
 
     def push(self, text: str) -> str:
         """Take new text; return what can be shown for certain. Nothing after a stop string."""
@@ -41,6 +42,7 @@ class StopWatch:
             length = self._advance(char)
             if length:
                 self.stopped, self._held = True, ""
+                self.found = seen[position - length : position]
                 return seen[: position - length]
         shown = len(seen) - max(self._matched)
         self._held = seen[shown:]

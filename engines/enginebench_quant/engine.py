@@ -143,6 +143,12 @@ class QuantEngine:
         self._slot.replace_cached(tokens)
         return len(tokens)
 
+    def erase_cache(self) -> int:
+        """See `CacheFiles`."""
+        count = len(self._slot.in_cache)
+        self._slot.replace_cached(())
+        return count
+
     def _begin(self) -> ServedSequence:
         current = self._slot.begin()
         self._sampler = self._hidden_sum = None

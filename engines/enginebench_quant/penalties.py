@@ -5,6 +5,7 @@ Both remember the tokens of one request: `see` tells them of each that was chose
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,16 +19,20 @@ __all__ = ["DryPenalty", "TokenPenalties"]
 
 class TokenPenalties:
     """Repetition looks at prompt and output (CTRL, arXiv 1909.05858), presence and frequency at
-    the output alone (OpenAI's API reference).
+    the output alone (OpenAI's API reference); all of them no further back than `penalty_last_n`.
     """
 
     def __init__(self, params: SamplingParams, prompt: Sequence[int], vocab_size: int) -> None:
         self._repetition = np.float32(params.repetition_penalty)
         self._presence = np.float32(params.presence_penalty)
         self._frequency = np.float32(params.frequency_penalty)
-        self._seen = np.zeros(vocab_size, np.bool_)
-        self._seen[np.asarray(prompt, np.int64)] = True
-        self._counts = np.zeros(vocab_size, np.float32)
+        self._near = np.zeros(vocab_size, np.int32)  # how often in prompt and output
+        self._counts = np.zeros(vocab_size, np.float32)  # in the output
+        last_n = params.penalty_last_n
+        near = prompt if last_n is None else prompt[-last_n:]
+        np.add.at(self._near, np.asarray(near, np.int64), 1)
+        self._last_n = last_n
+        self._window = deque(((token, False) for token in near) if last_n is not None else ())
 
     @staticmethod
     def wanted(params: SamplingParams) -> bool:
@@ -37,12 +42,20 @@ class TokenPenalties:
 
     def see(self, token: int) -> None:
         """It was chosen."""
-        self._seen[token] = True
+        self._near[token] += 1
         self._counts[token] += 1
+        if self._last_n is not None:
+            self._window.append((token, True))
+            if len(self._window) > self._last_n:
+                self._forget(*self._window.popleft())
+
+    def _forget(self, token: int, is_output: bool) -> None:
+        self._near[token] -= 1
+        self._counts[token] -= is_output
 
     def __call__(self, candidates: Candidates) -> Candidates:
         logits = candidates.logits.copy()
-        seen = self._seen[candidates.tokens]
+        seen = self._near[candidates.tokens] > 0
         values = logits[seen]
         logits[seen] = np.where(values > 0, values / self._repetition, values * self._repetition)
         counts = self._counts[candidates.tokens]

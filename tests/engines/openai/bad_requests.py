@@ -55,7 +55,8 @@ def is_well_answered(status: int, content_type: str, body: bytes) -> bool:
     if status not in GOOD_STATUSES:
         return False
     if status == 200 and "event-stream" in content_type:
-        return body.endswith(b"data: [DONE]\n\n") or b'"error"' in body
+        is_whole = body.endswith(b"data: [DONE]\n\n") or b'"stop":true' in body
+        return is_whole or b'"error"' in body
     try:
         answer = json.loads(body)
     except ValueError:
@@ -104,6 +105,11 @@ VALUES: Mapping[str, st.SearchStrategy[Any]] = {
     "stream": st.booleans(),
     "max_tokens": st.integers(-1, 70) | ANYTHING,
     "n": st.integers(-1, 3) | ANYTHING,
+    "n_predict": st.integers(-2, 70) | ANYTHING,
+    "n_cmpl": st.integers(-1, 3) | ANYTHING,
+    "logit_bias": st.lists(st.tuples(TEXTS | NUMBERS, NUMBERS | st.booleans()), max_size=3)
+    | st.dictionaries(TEXTS | st.just("7"), NUMBERS | st.booleans(), max_size=3)
+    | ANYTHING,
 }
 
 

@@ -11,6 +11,7 @@ import math
 
 import openai
 import pytest
+from openai_fakes import http_post
 
 USER = [{"role": "user", "content": "What is the weather in Bergen?"}]
 WEATHER = {
@@ -287,6 +288,34 @@ def test_embeddings(client, name, pooling):
     assert plain.data[0].embedding == pytest.approx(vectors[0], abs=1e-6)
     other = client.embeddings.create(**{**asked, "model": "paged" if name == "quant" else "quant"})
     assert other.data[0].embedding == pytest.approx(vectors[0], abs=2e-3)
+
+
+def test_llama_servers_own_route_finds_the_same_tokens(both_engines):
+    def ask(name: str) -> dict:
+        body = {"prompt": [1, "Hello there"], "n_predict": 4, "n_probs": 2, "temperature": 0}
+        asked = {**body, "model": name, "repeat_last_n": -1, "return_tokens": True}
+        return http_post(f"{both_engines}/completion", json=asked).json()
+
+    ours, theirs = ask("paged"), ask("quant")
+    assert (ours["content"], ours["tokens"]) == (theirs["content"], theirs["tokens"])
+    for one, other in zip(
+        ours["completion_probabilities"], theirs["completion_probabilities"], strict=True
+    ):
+        assert one["id"] == one["top_logprobs"][0]["id"] == other["id"]
+        assert one["logprob"] == pytest.approx(other["logprob"], abs=2e-3)
+        assert len(one["top_logprobs"]) == 2 and bytes(one["bytes"]).decode("utf-8", "replace")
+
+
+def test_penalties_look_no_further_back_than_asked(both_engines):
+    def said(last_n: int) -> list[int]:
+        asked = {"model": "quant", "prompt": "x", "n_predict": 12, "temperature": 0, "seed": 1}
+        asked |= {"repeat_penalty": 1e9, "repeat_last_n": last_n, "return_tokens": True}
+        asked |= {"ignore_eos": True, "logit_bias": [[token, 50] for token in (65, 66, 67)]}
+        return http_post(f"{both_engines}/completion", json=asked).json()["tokens"]
+
+    near, far = said(2), said(-1)
+    assert set(near) == {65, 66, 67} and near[3:] == near[:-3]
+    assert len(set(far)) == len(far)
 
 
 def test_the_asynchronous_client(client, name):

@@ -31,6 +31,11 @@ class KeepingEngine(ScriptedEngine):
             raise ValueError(f"{path.name} is no cache of this model")
         return sum(map(len, found))
 
+    def erase_cache(self) -> int:
+        count = sum(len(request.prompt) for request in self.added)
+        self.added.clear()
+        return count
+
 
 def file(server, action: str, name: str):
     return http_post(f"{server.url}/slots/0?action={action}", json={"filename": name})
@@ -42,6 +47,10 @@ def test_a_cache_goes_to_a_file_and_comes_back(tmp_path):
         saved = file(server, "save", "chat.bin").json()
         assert (saved["id_slot"], saved["filename"], saved["n_saved"]) == (0, "chat.bin", 3)
         assert saved["timings"]["save_ms"] >= 0
+        assert saved["n_written"] == (tmp_path / "chat.bin").stat().st_size
+        erase = f"{server.url}/slots/0?action=erase"
+        assert http_post(erase).json() == {"id_slot": 0, "n_erased": 3}
+        assert http_post(erase).json()["n_erased"] == 0
         assert file(server, "restore", "chat.bin").json()["n_restored"] == 3
         assert [one.name for one in tmp_path.iterdir()] == ["chat.bin"]
 
@@ -51,7 +60,7 @@ def test_a_cache_goes_to_a_file_and_comes_back(tmp_path):
     [
         ("restore", "absent", "No such file"),
         ("restore", "damaged", "no cache of this model"),
-        ("erase", "x", "save or restore"),
+        ("shred", "x", "save, restore or erase"),
         *(("save", name, "filename must be") for name in ("../x", "a/b", ".x", "", "/etc/x", "é")),
     ],
 )
@@ -69,8 +78,11 @@ def test_a_busy_slot_a_closed_folder_and_an_engine_without_files(tmp_path):
         engine.gate.clear()
         running = pool.submit(http_post, f"{server.url}/v1/completions", json=ASK)
         until(lambda: engine.added)
-        slot = http_get(f"{server.url}/slots").json()
-        assert slot == [{"id": 0, "n_ctx": CONTEXT, "is_processing": True}]
+        (slot,) = http_get(f"{server.url}/slots").json()
+        assert (slot["id"], slot["n_ctx"], slot["is_processing"]) == (0, CONTEXT, True)
+        assert slot["next_token"] == {"has_next_token": True, "n_remain": 40, "n_decoded": 0}
+        assert slot["params"]["max_tokens"] == 40 and slot["params"]["temperature"] == 1
+        assert http_get(f"{server.url}/slots?fail_on_no_slot=1").status_code == 503
         busy = file(server, "save", "x")
         assert busy.status_code == 400 and "busy" in busy.json()["error"]["message"]
         engine.gate.set()
@@ -83,12 +95,14 @@ def test_a_busy_slot_a_closed_folder_and_an_engine_without_files(tmp_path):
 
 def test_props_tell_context_slots_and_template():
     with serving(KeepingEngine(), chat_template=ChatTemplate("{{ messages }}")) as server:
-        assert http_get(f"{server.url}/props").json() == {
-            "default_generation_settings": {"n_ctx": CONTEXT},
-            "total_slots": 1,
-            "model_alias": "fake",
-            "chat_template": "{{ messages }}",
-        }
+        props = http_get(f"{server.url}/props").json()
+        assert (props["total_slots"], props["model_alias"]) == (1, "fake")
+        assert props["chat_template"] == "{{ messages }}"
+        assert (props["bos_token"], props["eos_token"]) == ("<s>", "</s>")
+        settings = props["default_generation_settings"]["params"]
+        assert settings["n_ctx"] == CONTEXT and settings["repeat_last_n"] == 64
+        assert (settings["temperature"], settings["top_k"], settings["min_p"]) == (0.8, 40, 0.05)
+        assert http_get(f"{server.url}/slots?fail_on_no_slot=1").status_code == 200
 
 
 def test_the_messages_cross_the_border_between_processes():

@@ -177,11 +177,13 @@ def test_a_client_that_leaves_the_queue_is_forgotten():
 
 
 def test_what_waits_when_the_server_is_told_to_stop_is_still_served():
-    engine = NarrowEngine(step_s=0.01)
+    engine = NarrowEngine()
+    engine.gate.clear()
     with serving(engine) as server, ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(post, server) for _ in range(6)]
         until(lambda: metric(server, "requests_in_flight") == 6)
         server.process.stop()
+        engine.gate.set()
         assert all(one.result().status_code == 200 for one in asked)
 
 

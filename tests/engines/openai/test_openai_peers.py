@@ -23,6 +23,17 @@ doc_to_choice: "{{{{choices}}}}"
 doc_to_target: "{{{{answer}}}}"
 metric_list: [{{metric: acc}}]
 """
+GENERATED = """
+task: tiny_words
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: ["\\n"], max_gen_toks: 6, temperature: 0, do_sample: false}}
+metric_list: [{{metric: exact_match}}]
+"""
 QUESTIONS = [
     {"question": "Two and two are", "choices": [" four", " five"], "answer": 0},
     {"question": "The sky is", "choices": [" green", " blue"], "answer": 1},
@@ -35,14 +46,15 @@ def name(request: pytest.FixtureRequest) -> str:
     return engine
 
 
-def loglikelihoods(url: str, name: str, folder: Path, tokenizer: Path) -> list[float]:
-    """What lm-eval finds for every choice of every question."""
+def evaluated(url: str, name: str, folder: Path, tokenizer: Path, task: str) -> list:
+    """The answers that lm-eval gets for every question of a task."""
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
     data = folder / "questions.jsonl"
     data.write_text("\n".join(map(json.dumps, QUESTIONS)))
-    (folder / "tiny_choice.yaml").write_text(TASK.format(data=data))
+    kind = task.split()[1]
+    (folder / f"{kind}.yaml").write_text(task.format(data=data))
     found = simple_evaluate(
         model="local-completions",
         model_args={
@@ -51,22 +63,33 @@ def loglikelihoods(url: str, name: str, folder: Path, tokenizer: Path) -> list[f
             "tokenizer": str(tokenizer),
             "max_length": 512,
         },
-        tasks=["tiny_choice"],
+        tasks=[kind],
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),
         log_samples=True,
         bootstrap_iters=0,
     )
-    samples = found["samples"]["tiny_choice"]
-    return [float(answer[0]) for sample in samples for answer in sample["filtered_resps"]]
+    return [answer for one in found["samples"][kind] for answer in one["filtered_resps"]]
 
 
 def test_lm_eval_finds_the_same_with_both_engines(both_engines, tmp_path, tiny_hf):
     pytest.importorskip("lm_eval")
     ours, theirs = (
-        loglikelihoods(both_engines, name, tmp_path, tiny_hf()) for name in ("paged", "quant")
+        [
+            float(likelihood)
+            for likelihood, _ in evaluated(both_engines, name, tmp_path, tiny_hf(), TASK)
+        ]
+        for name in ("paged", "quant")
     )
     assert len(ours) == 4 and all(value < 0 for value in ours)
     assert ours == pytest.approx(theirs, abs=2e-2)
+
+
+def test_lm_eval_generates_the_same_with_both_engines(both_engines, tmp_path, tiny_hf):
+    pytest.importorskip("lm_eval")
+    ours, theirs = (
+        evaluated(both_engines, name, tmp_path, tiny_hf(), GENERATED) for name in ("paged", "quant")
+    )
+    assert len(ours) == 2 and any(ours) and ours == theirs
 
 
 def test_langchain_chats_streams_and_calls_tools(both_engines, name):

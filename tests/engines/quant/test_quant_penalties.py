@@ -20,16 +20,34 @@ def changes(stage: DryPenalty | TokenPenalties, logits: np.ndarray) -> np.ndarra
 
 
 @settings(max_examples=80)
-@given(TEXTS, TEXTS, st.floats(0.5, 3), st.floats(-2, 2), st.floats(-2, 2))
+@given(
+    TEXTS,
+    TEXTS,
+    st.floats(0.5, 3),
+    st.floats(-2, 2),
+    st.floats(-2, 2),
+    st.none() | st.integers(1, 40),
+)
 def test_repetition_presence_and_frequency(
-    prompt: list[int], output: list[int], repetition: float, presence: float, frequency: float
+    prompt: list[int],
+    output: list[int],
+    repetition: float,
+    presence: float,
+    frequency: float,
+    last_n: int | None,
 ) -> None:
     params = SamplingParams(
-        repetition_penalty=repetition, presence_penalty=presence, frequency_penalty=frequency
+        repetition_penalty=repetition,
+        presence_penalty=presence,
+        frequency_penalty=frequency,
+        penalty_last_n=last_n,
     )
     own = TokenPenalties(params, prompt, VOCABULARY)
     for token in output:
         own.see(token)
+    if last_n is not None:
+        prompt = prompt[max(0, len(prompt) + len(output) - last_n) :]
+        output = output[-last_n:]
     logits = np.array([1.5, -1.5, 0.5, 3, 2, -2], np.float32)
     expected = []
     for token, value in enumerate(logits.tolist()):
