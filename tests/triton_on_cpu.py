@@ -18,7 +18,8 @@ if not HAS_GPU:
 
 @cache
 def patch_interpreter() -> None:
-    """Triton 3.6 turns its one-element arrays into loop bounds by int(), which numpy 2.4 refuses.
+    """Triton 3.6 turns its one-element arrays into loop bounds by int(), which numpy 2.4 refuses,
+    and loses the carry when it rounds to fp8.
 
     Done once, however often it is asked for.
     """
@@ -33,6 +34,17 @@ def patch_interpreter() -> None:
         scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
     interpreter._patch_lang_tensor = patch_tensor_index
+    convert = interpreter._convert_float
+
+    def convert_to_fp8(input, input_dtype, output_dtype, rounding_mode):
+        if str(output_dtype) != "fp8e4nv":
+            return convert(input, input_dtype, output_dtype, rounding_mode)
+        import torch
+
+        values = torch.from_numpy(input.astype("float32", copy=True))
+        return values.to(torch.float8_e4m3fn).view(torch.uint8).numpy()
+
+    interpreter._convert_float = convert_to_fp8
 
 
 @pytest.fixture

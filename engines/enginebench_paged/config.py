@@ -30,6 +30,7 @@ class PagedConfig:
 
     device: torch.device
     dtype: torch.dtype
+    kv_dtype: torch.dtype
     block_size: int
     max_batch: int
     step_tokens: int
@@ -52,6 +53,11 @@ class PagedConfig:
         return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
 
     @property
+    def kv_dtype_name(self) -> str:
+        """As reports name it: fp8, or as `dtype_name`."""
+        return "fp8" if self.kv_dtype == torch.float8_e4m3fn else self.dtype_name
+
+    @property
     def max_blocks_per_sequence(self) -> int:
         """The width of a block table."""
         return -(-self.context_length // self.block_size)
@@ -69,9 +75,11 @@ def resolve(
     gpu = device.type == "cuda"
     max_batch = _positive(chosen, "max_batch", 256 if gpu else 32)
     kv_memory_gb = chosen["kv_memory_gb"]
+    dtype = _dtype(str(chosen["dtype"]), model, device)
     return PagedConfig(
         device=device,
-        dtype=_dtype(str(chosen["dtype"]), model, device),
+        dtype=dtype,
+        kv_dtype=torch.float8_e4m3fn if chosen["kv_cache_dtype"] == "fp8" else dtype,
         block_size=cast(int, chosen["block_size"]),
         max_batch=max_batch,
         step_tokens=_step_tokens(chosen, max_batch, 4096 if gpu else 256),

@@ -20,6 +20,7 @@ from torch.nn import functional
 from enginebench_models import ModelConfig
 from enginebench_paged.cache import KVCache
 from enginebench_paged.inputs import StepInputs
+from enginebench_paged.kernels.reference import stored_as
 from enginebench_paged.step_kernels import LayerPositions
 
 __all__ = ["CpuStep"]
@@ -68,7 +69,7 @@ class CpuStep:
         cache: KVCache,
     ) -> None:
         self._config, self._cache, self._positions = config, cache, positions
-        self._dtype = cache.keys[0].dtype
+        self._dtype = cache.dtype
         self._block_size = cache.keys[0].shape[2]
         self._eps = torch.tensor(config.rms_norm_eps)
         self._scale = config.scale
@@ -118,12 +119,16 @@ class CpuStep:
         turned = self._rotate(turned, view)
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         head_dim = qkv.shape[-1]
-        keys.view(-1, head_dim).index_copy_(
-            0, self._written, turned[:, heads:].reshape(-1, head_dim)
-        )
-        values.view(-1, head_dim).index_copy_(0, self._written, v.reshape(-1, head_dim))
+        scales = self._cache.layer_scales(layer) or (None, None)
+        for held, new, scale in zip((keys, values), (turned[:, heads:], v), scales, strict=True):
+            new = stored_as(held.dtype, new, scale).reshape(-1, head_dim)
+            if scale is not None:  # torch copies bytes by index, but no fp8
+                held, new = held.view(torch.uint8), new.view(torch.uint8)
+            held.view(-1, head_dim).index_copy_(0, self._written, new)
         q = turned[:, :heads]
-        parts = [self._attend(q[group.tokens], keys, values, group) for group in view.groups]
+        parts = [
+            self._attend(q[group.tokens], keys, values, group, scales) for group in view.groups
+        ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _rotate(self, x: Tensor, view: _View) -> Tensor:
@@ -131,15 +136,31 @@ class CpuStep:
         swapped = torch.roll(x, x.shape[-1] // 2, -1)
         return (x * view.cos).addcmul_(swapped, view.sin).to(self._dtype)
 
-    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, group: _Batch | _Alone) -> Tensor:
-        flat = (keys.shape[0] * keys.shape[1], -1)
-        k = keys.view(flat).index_select(0, group.rows)
-        v = values.view(flat).index_select(0, group.rows)
+    def _attend(
+        self,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        group: _Batch | _Alone,
+        scales: tuple[Tensor | None, Tensor | None],
+    ) -> Tensor:
+        k, v = (
+            self._read(cache, group.rows, scale)
+            for cache, scale in zip((keys, values), scales, strict=True)
+        )
         return (
             self._batch(q, k, v, group)
             if isinstance(group, _Batch)
             else self._alone(q, k, v, group)
         )
+
+    def _read(self, cache: Tensor, rows: Tensor, scale: Tensor | None) -> Tensor:
+        """Rows of one block and head each; they run through all heads again and again."""
+        found = cache.view(cache.shape[0] * cache.shape[1], -1).index_select(0, rows)
+        if scale is None:
+            return found
+        of_row = scale[rows % len(scale)]
+        return (found.float() * of_row[:, None]).to(self._dtype)
 
     def _batch(self, q: Tensor, k: Tensor, v: Tensor, group: _Batch) -> Tensor:
         pairs, per_kv_head, context = group.mask.shape

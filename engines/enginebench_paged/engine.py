@@ -27,6 +27,7 @@ from enginebench_openai.protocol import (
 )
 from enginebench_paged import sequence as sequences
 from enginebench_paged.config import resolve
+from enginebench_paged.precision import describe
 from enginebench_paged.runner import Launched, Runner
 from enginebench_paged.scheduler import Scheduler, SchedulerConfig
 from enginebench_paged.scores import Logprobs, Scores
@@ -116,6 +117,13 @@ class PagedEngine:
         while len(self._launched) > ahead:
             outputs += self._take(self._launched.popleft())
         return outputs
+
+    @property
+    def precision(self) -> str:
+        """The line that tells the harness in which numbers this computes."""
+        config = self.config
+        bits = 8.0 * config.dtype.itemsize
+        return describe(config.dtype_name, config.dtype_name, bits, config.kv_dtype_name)
 
     def stats(self) -> EngineStats:
         """Counters and gauges."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from enginebench.types import Option
 
-__all__ = ["COMPUTES_IN", "DTYPES", "OPTIONS"]
+__all__ = ["DTYPES", "KV_DTYPES", "OPTIONS"]
 
-COMPUTES_IN = "computes in "
-"""Begins the line of the server's log that names the dtype: one of DTYPES, never auto."""
 DTYPES = ("auto", "bf16", "f16", "f32")
+KV_DTYPES = ("auto", "fp8")
 
 OPTIONS = (
     Option("block_size", int, 16, "tokens in a KV block, a power of two", (16, 32, 64, 128)),
@@ -34,6 +33,13 @@ OPTIONS = (
     ),
     Option(
         "dtype", str, "auto", "of weights and KV (GPU bf16; CPU the faster of bf16 and f32)", DTYPES
+    ),
+    Option(
+        "kv_cache_dtype",
+        str,
+        "auto",
+        "of keys and values: as dtype, or fp8 (e4m3, a scale per head; half of bf16's memory)",
+        KV_DTYPES,
     ),
     Option(
         "prefix_cache",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +20,8 @@ from enginebench.types import (
 )
 from enginebench_openai import server_launch
 from enginebench_openai.metric_names import SERVER_METRICS
-from enginebench_paged.options import COMPUTES_IN, OPTIONS
+from enginebench_paged.options import OPTIONS
+from enginebench_paged.precision import told
 
 __all__ = ["Paged", "enginebench_calibrators", "enginebench_engines"]
 
@@ -61,10 +61,8 @@ class Paged:
         return server_launch("enginebench_paged.serve", spec, model, port)
 
     def numerics(self, spec: EngineSpec, model: ModelInfo, log: str) -> Numerics:
-        """One type for weights, products and KV cache, which the server prints."""
-        found = re.search(rf"{COMPUTES_IN}(\w+)", log)
-        dtype = found[1] if found else None
-        return Numerics(dtype, dtype, dtype)
+        """What the server prints."""
+        return told(log)
 
 
 def _undecodable(precision: str) -> str | None:

@@ -24,6 +24,7 @@ from enginebench_paged.extras import Extras
 from enginebench_paged.graphs import StepGraphs
 from enginebench_paged.inputs import Sizes, StepInputs, device_views, host_views
 from enginebench_paged.kernels.configs import Techniques, switch
+from enginebench_paged.kv_scales import calibrated
 from enginebench_paged.model import Transformer, rotary_table
 from enginebench_paged.profile import gpu_block_count
 from enginebench_paged.prompt_reader import PromptReader, every_row, reads_prompt
@@ -76,7 +77,8 @@ class Runner:
             blocks = gpu_block_count(config, shape, self._forward)
         else:
             blocks = cpu_block_count(config, shape)
-        self.cache = KVCache.allocate(blocks, config, shape)
+        scales = calibrated(self._model, config) if config.kv_dtype.itemsize == 1 else None
+        self.cache = KVCache.allocate(blocks, config, shape, scales=scales)
         self._graphs = None
         if config.cuda_graphs:
             self._graphs = StepGraphs(

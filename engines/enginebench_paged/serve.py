@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from enginebench.types import OptionValue
 from enginebench_models import Model
 from enginebench_openai import TokenEngine, serve_main
-from enginebench_paged.options import COMPUTES_IN, OPTIONS
+from enginebench_paged.options import OPTIONS
 from enginebench_paged.threads import spin_briefly
 
 __all__ = ["main"]
@@ -20,7 +20,7 @@ def make_engine(model: Model, options: Mapping[str, OptionValue]) -> TokenEngine
     from enginebench_paged.engine import PagedEngine
 
     engine = PagedEngine(model, options)
-    print(f"{COMPUTES_IN}{engine.config.dtype_name}", flush=True)
+    print(engine.precision, flush=True)
     return engine
 
 

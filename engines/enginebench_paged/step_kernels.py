@@ -123,6 +123,7 @@ class KernelStep:
                 q[group.tokens], keys, values, group.block_tables, group.context_lens,
                 group.query_starts, group.max_query_len,
                 scale=self._scale, window=positions.window, softcap=config.attention_softcap,
+                scales=self._cache.layer_scales(layer),
             )
             for group in self._groups
         ]  # fmt: skip
@@ -137,7 +138,7 @@ class KernelStep:
         return ops.rope_and_cache(
             q, k, v, self._x.positions, self._positions[layer].rotary,
             self._cache.keys[layer], self._cache.values[layer], self._x.cache_slots,
-            q_norm, k_norm, self._eps,
+            q_norm, k_norm, self._eps, self._cache.layer_scales(layer),
         )  # fmt: skip
 
 

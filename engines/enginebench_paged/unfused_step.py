@@ -45,7 +45,10 @@ class UnfusedStep(KernelStep):
         q, k = (reference.rotate(part, rotary, x.positions) for part in (q, k))
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         nowhere, unturned = torch.zeros_like(x.positions), _identity(rotary)
-        return ops.rope_and_cache(q, k, v, nowhere, unturned, keys, values, x.cache_slots)
+        return ops.rope_and_cache(
+            q, k, v, nowhere, unturned, keys, values, x.cache_slots,
+            scales=self._cache.layer_scales(layer),
+        )  # fmt: skip
 
 
 def _identity(rotary: Tensor) -> Tensor:

@@ -403,13 +403,15 @@ class Numerics:
     `weights` is the type of the matrices as the engine holds them (`bf16`, `f32`, `q4_1`: GGUF's
     names in lower case), `compute` the type of what its products multiply (`f32`, `bf16`, `f16`,
     `int8`), `kv_cache` that of keys and values. `is_reference`: the implementation that others are
-    held against where nobody says otherwise.
+    held against where nobody says otherwise. `weight_bits`: of a matrix' value with its share of
+    scales, where the name of the type does not tell.
     """
 
     weights: str | None = None
     compute: str | None = None
     kv_cache: str | None = None
     is_reference: bool = False
+    weight_bits: float | None = None
 
     def __str__(self) -> str:
         """`q4_1 weights, int8 products, f16 KV cache`; empty if nothing is known."""

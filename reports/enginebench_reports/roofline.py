@@ -61,7 +61,7 @@ class _Work:
         if shape is None or numerics is None or numerics.weights is None:
             return None
         as_in_file = numerics.weights == cell.model.precision
-        bits = type_bits(numerics.weights)
+        bits = numerics.weight_bits or type_bits(numerics.weights)
         if not as_in_file and not bits:
             return None
         weight_bytes = shape.token_bytes if as_in_file else shape.token_weights * bits / 8

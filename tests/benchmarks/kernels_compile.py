@@ -65,29 +65,40 @@ def _small() -> Iterator[Build]:
     yield Build("silu_mul", activation._silu_mul_kernel, types, constants, {"num_warps": 4})
     types = dict.fromkeys(("q", "k", "v", "k_cache", "v_cache", "q_norm", "k_norm", "out"), "*bf16")
     types |= {"positions": "*i64", "slots": "*i64", "cos_sin": "*fp32"}
-    for normed in (False, True):
+    types |= {"k_scale": "*fp32", "v_scale": "*fp32"}
+    for normed, fp8 in ((False, False), (True, False), (True, True)):
+        cache = dict.fromkeys(("k_cache", "v_cache"), "*fp8e4nv" if fp8 else "*bf16")
         constants = {
             "BLOCK_SIZE": 16, "N_HEADS": 16, "N_KV_HEADS": 2, "HALF": 64, "HALF_PAD": 64,
             "HEADS": 4, "Q_NORMED": normed, "K_NORMED": normed,
+            "SCALED": fp8,
         }  # fmt: skip
-        name = f"rope_and_cache{' normed' if normed else ''}"
-        yield Build(name, rope_cache._rope_cache_kernel, types, constants, {"num_warps": 1})
+        name = f"rope_and_cache{' normed' if normed else ''}{' fp8' if fp8 else ''}"
+        kernel = rope_cache._rope_cache_kernel
+        yield Build(name, kernel, types | cache, constants, {"num_warps": 1})
 
 
 def _attention() -> Iterator[Build]:
     decode, prefill = CHIP.decode, CHIP.prefill
     lists = {"block_tables": "*i32", "context_lens": "*i32", "query_starts": "*i32"}
-    caches = dict.fromkeys(("q", "k_cache", "v_cache", "out"), "*bf16")
+    scales = {"k_scale": "*fp32", "v_scale": "*fp32"}
+    plain_caches = dict.fromkeys(("q", "k_cache", "v_cache", "out"), "*bf16") | scales
     for label, heads, kv_heads, dim, window, softcap in (
         ("3B", 16, 2, 128, 0, False),
         ("8B", 32, 8, 128, 0, False),
         ("gemma", 8, 4, 256, 4096, True),
         ("dim 80", 32, 32, 80, 0, False),
+        ("8B fp8", 32, 8, 128, 0, False),
+        ("gemma fp8", 8, 4, 256, 4096, True),
     ):
+        fp8 = label.endswith("fp8")
+        held = dict.fromkeys(("k_cache", "v_cache"), "*fp8e4nv") if fp8 else {}
+        caches = plain_caches | held
         d_pad = triton.next_power_of_2(dim)
         common = {
             "N_HEADS": heads, "GROUP": heads // kv_heads, "HEAD_DIM": dim, "D_PAD": d_pad,
             "BLOCK_SIZE": 16, "WINDOW": window, "SOFTCAP": softcap,
+            "SCALED": fp8,
         }  # fmt: skip
         for split in (False, True):
             types = caches | lists | {"partial": "*fp32" if split else "*bf16"}

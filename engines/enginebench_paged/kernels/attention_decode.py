@@ -16,6 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from enginebench_paged.kernels.checks import (
+    Scales,
+    check_scales,
     require,
     require_contiguous,
     require_dense_rows,
@@ -54,6 +56,8 @@ def _decode_kernel(
     q,
     k_cache,
     v_cache,
+    k_scale,
+    v_scale,
     block_tables,
     context_lens,
     out,
@@ -77,6 +81,7 @@ def _decode_kernel(
     WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr,
     SPLIT: tl.constexpr,
+    SCALED: tl.constexpr,
     PDL: tl.constexpr,
 ):
     await_previous(PDL)
@@ -96,6 +101,8 @@ def _decode_kernel(
     q_at = q + sequence * q_stride_token + head[:, None] * q_stride_head + d[None, :]
     query = tl.load(q_at, mask=real, other=0.0)  # (GROUP_PAD, D_PAD)
     dtype = query.dtype
+    if SCALED:
+        scale_log2 *= tl.load(k_scale + kv_head)
     table = block_tables + sequence * table_stride
     head_at = kv_head.to(tl.int64) * cache_stride_head
 
@@ -132,6 +139,8 @@ def _decode_kernel(
 
     total = tl.where(total > 0, total, 1.0)
     acc = acc / total[:, None]
+    if SCALED:
+        acc *= tl.load(v_scale + kv_head)
     if SPLIT:
         place = (sequence * N_HEADS + head) * n_splits + split
         tl.store(partial_lse + place, best + tl.log2(total), mask=row < GROUP)
@@ -184,6 +193,7 @@ def decode_attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    scales: Scales | None = None,
     out: Tensor | None = None,
     config: DecodeConfig | None = None,
 ) -> Tensor:
@@ -193,7 +203,7 @@ def decode_attention(
     torch's allocator provides; inside a graph it belongs to the graph.
     """
     batch, n_heads, head_dim = q.shape
-    check_attention(q, k_cache, v_cache, block_tables, context_lens, batch, window)
+    check_attention(q, k_cache, v_cache, block_tables, context_lens, batch, window, scales)
     n_kv_heads, block_size = k_cache.shape[1:3]
     if out is None:
         out = torch.empty((batch, n_heads, head_dim), dtype=q.dtype, device=q.device)
@@ -219,6 +229,7 @@ def decode_attention(
         q,
         k_cache,
         v_cache,
+        *(scales or (q, q)),
         block_tables,
         context_lens,
         out,
@@ -240,6 +251,7 @@ def decode_attention(
         WINDOW=window or 0,
         SOFTCAP=softcap is not None,
         SPLIT=n_splits > 1,
+        SCALED=scales is not None,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         **options,
@@ -298,6 +310,7 @@ def check_attention(
     context_lens: Tensor,
     batch: int,
     window: int | None,
+    scales: Scales | None,
 ) -> None:
     """What both attention launchers demand."""
     n_kv_heads, block_size = k_cache.shape[1:3]
@@ -312,6 +325,7 @@ def check_attention(
     for name, ids in (("block_tables", block_tables), ("context_lens", context_lens)):
         require(ids.dtype == torch.int32, f"{name} is {ids.dtype}, expected int32")
     require(k_cache.stride() == v_cache.stride(), "k_cache and v_cache must have the same strides")
+    check_scales(k_cache, scales)
     require(window is None or window > 0, f"a window of {window} keys sees nothing; give 1 or more")
     require_dense_rows(q=q, k_cache=k_cache, block_tables=block_tables)
     require_contiguous(context_lens=context_lens)

@@ -22,7 +22,7 @@ from enginebench_paged.kernels.attention_decode import (
     fitting_tile,
     score_scale,
 )
-from enginebench_paged.kernels.checks import require, require_contiguous, require_shape
+from enginebench_paged.kernels.checks import Scales, require, require_contiguous, require_shape
 from enginebench_paged.kernels.configs import PrefillConfig, chip
 from enginebench_paged.kernels.dependent_launch import await_previous, launch_options
 
@@ -99,6 +99,8 @@ def _prefill_kernel(
     q,
     k_cache,
     v_cache,
+    k_scale,
+    v_scale,
     block_tables,
     context_lens,
     query_starts,
@@ -122,6 +124,7 @@ def _prefill_kernel(
     TILE: tl.constexpr,
     WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr,
+    SCALED: tl.constexpr,
     PDL: tl.constexpr,
 ):
     await_previous(PDL)
@@ -152,6 +155,8 @@ def _prefill_kernel(
     token = (start + query_index).to(tl.int64)
     q_at = q + token[:, None] * q_stride_token + head[:, None] * q_stride_head + d[None, :]
     query = tl.load(q_at, mask=mask, other=0.0)  # (ROWS, D_PAD)
+    if SCALED:
+        scale_log2 *= tl.load(k_scale + kv_head)
 
     first_position = past + tile * QUERIES
     end = tl.minimum(first_position + QUERIES, context)
@@ -178,6 +183,8 @@ def _prefill_kernel(
         HEAD_DIM, D_PAD, BLOCK_SIZE, TILE, WINDOW, SOFTCAP, True,
     )  # fmt: skip
     acc = acc / tl.where(total > 0, total, 1.0)[:, None]
+    if SCALED:
+        acc *= tl.load(v_scale + kv_head)
     out_at = out + (token * N_HEADS + head)[:, None] * HEAD_DIM + d[None, :]
     tl.store(out_at, acc.to(out.dtype.element_ty), mask=mask)
 
@@ -193,6 +200,7 @@ def prefill_attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    scales: Scales | None = None,
     out: Tensor | None = None,
     config: PrefillConfig | None = None,
 ) -> Tensor:
@@ -203,7 +211,7 @@ def prefill_attention(
     """
     n_tokens, n_heads, head_dim = q.shape
     batch = query_starts.shape[0] - 1
-    check_attention(q, k_cache, v_cache, block_tables, context_lens, batch, window)
+    check_attention(q, k_cache, v_cache, block_tables, context_lens, batch, window, scales)
     require(
         query_starts.dtype == torch.int32, f"query_starts is {query_starts.dtype}, expected int32"
     )
@@ -225,6 +233,7 @@ def prefill_attention(
         q,
         k_cache,
         v_cache,
+        *(scales or (q, q)),
         block_tables,
         context_lens,
         query_starts,
@@ -246,6 +255,7 @@ def prefill_attention(
         TILE=fitting_tile(config, rows, d_pad * q.element_size(), device.shared_bytes),
         WINDOW=window or 0,
         SOFTCAP=softcap is not None,
+        SCALED=scales is not None,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         **launch_options(q.device),

@@ -2,7 +2,11 @@
 memory.
 """
 
+import torch
 from torch import Tensor
+
+Scales = tuple[Tensor, Tensor]
+"""What the keys and the values of an fp8 cache are to be multiplied by, (n_kv_heads,) each."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -28,3 +32,15 @@ def require_dense_rows(**tensors: Tensor) -> None:
             raise ValueError(
                 f"the last dimension of {name} must be contiguous, strides are {tensor.stride()}"
             )
+
+
+def check_scales(cache: Tensor, scales: Scales | None) -> None:
+    """An fp8 cache has float32 scales, any other has none."""
+    require(
+        (cache.dtype == torch.float8_e4m3fn) == (scales is not None),
+        f"a cache of {cache.dtype} {'must have no' if scales else 'needs'} scales",
+    )
+    for scale in scales or ():
+        require_shape("a cache's scale", scale, cache.shape[1])
+        require(scale.dtype == torch.float32, f"a cache's scale is {scale.dtype}, not float32")
+        require_contiguous(scale=scale)

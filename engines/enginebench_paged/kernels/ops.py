@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from enginebench_paged.kernels import reference
+from enginebench_paged.kernels.checks import Scales
 
 __all__ = [
     "add_rms_norm",
@@ -80,10 +81,11 @@ def rope_and_cache(
     q_norm: Tensor | None = None,
     k_norm: Tensor | None = None,
     eps: float = 1e-6,
+    scales: Scales | None = None,
 ) -> Tensor:
     kernels = _triton("rope_cache") if q.is_cuda else reference
     return kernels.rope_and_cache(
-        q, k, v, positions, cos_sin, k_cache, v_cache, slots, q_norm, k_norm, eps
+        q, k, v, positions, cos_sin, k_cache, v_cache, slots, q_norm, k_norm, eps, scales
     )
 
 
@@ -99,13 +101,16 @@ def paged_attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    scales: Scales | None = None,
 ) -> Tensor:
     """With max_query_len 1 every sequence has exactly one query: the decode kernel takes them.
 
     In a mixed step the decode kernel is worth a call of its own: the prefill kernel does not
     split long contexts.
     """
-    masks: dict[str, Any] = {"scale": scale, "window": window, "softcap": softcap}
+    masks: dict[str, Any] = {
+        "scale": scale, "window": window, "softcap": softcap, "scales": scales,
+    }  # fmt: skip
     cached = (k_cache, v_cache, block_tables, context_lens)
     if not q.is_cuda:
         return reference.paged_attention(q, *cached, query_starts, max_query_len, **masks)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from enginebench_paged.kernels.checks import Scales
 from enginebench_paged.kernels.reference_sampling import sample
 
 __all__ = [
@@ -84,12 +85,14 @@ def rope_and_cache(
     q_norm: Tensor | None = None,
     k_norm: Tensor | None = None,
     eps: float = 1e-6,
+    scales: Scales | None = None,
 ) -> Tensor:
     """Rotates q (T, Hq, D) and k (T, Hkv, D), stores k and v at `slots`, returns the rotated q.
 
     Heads are normed first where a norm's weight (D,) is given. `cos_sin` (max_pos, D) is float32:
     cosines in the first half of a row, sines in the second; element i of a head turns with
-    element i + D/2. A slot is block * block_size + offset; a negative one stores nothing.
+    element i + D/2. A slot is block * block_size + offset; a negative one stores nothing. An fp8
+    cache holds each head in units of its scale.
     """
     if q_norm is not None:
         q = rms_norm(q, q_norm, eps)
@@ -101,9 +104,17 @@ def rope_and_cache(
         k, v, slots = k[stored], v[stored], slots[stored]
     block_size = k_cache.shape[2]
     block, offset = slots // block_size, slots % block_size
-    k_cache[block, :, offset] = k.to(k_cache.dtype)
-    v_cache[block, :, offset] = v.to(v_cache.dtype)
+    k_scale, v_scale = scales or (None, None)
+    k_cache[block, :, offset] = stored_as(k_cache.dtype, k, k_scale)
+    v_cache[block, :, offset] = stored_as(v_cache.dtype, v, v_scale)
     return q
+
+
+def stored_as(dtype: torch.dtype, heads: Tensor, scale: Tensor | None) -> Tensor:
+    """Heads (T, H, D) as a cache of `dtype` keeps them; what is too large for fp8 becomes 448."""
+    if scale is not None:
+        heads = (heads.float() / scale[:, None]).clamp_(-448.0, 448.0)
+    return heads.to(dtype)
 
 
 def rotate(x: Tensor, cos_sin: Tensor, positions: Tensor) -> Tensor:
@@ -125,6 +136,7 @@ def paged_attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    scales: Scales | None = None,
 ) -> Tensor:
     """Causal attention of q (T, Hq, D) over each sequence's blocks of the cache.
 
@@ -134,18 +146,30 @@ def paged_attention(
     """
     lens = query_starts.diff()
     if max_query_len == 1 and q.shape[0] == lens.shape[0]:
-        return _decode(q, k_cache, v_cache, block_tables, context_lens, scale, window, softcap)
+        return _decode(
+            q, k_cache, v_cache, block_tables, context_lens, scale, window, softcap, scales
+        )
     out = torch.empty_like(q)
     single = (lens == 1).nonzero().flatten()
     if len(single):
         rows = query_starts[single].long()
         tables, contexts = block_tables[single], context_lens[single]
-        out[rows] = _decode(q[rows], k_cache, v_cache, tables, contexts, scale, window, softcap)
+        out[rows] = _decode(
+            q[rows], k_cache, v_cache, tables, contexts, scale, window, softcap, scales
+        )
     for b in (lens > 1).nonzero().flatten().tolist():
         first, last = int(query_starts[b]), int(query_starts[b + 1])
         context = int(context_lens[b])
         out[first:last] = _prefill(
-            q[first:last], k_cache, v_cache, block_tables[b], context, scale, window, softcap
+            q[first:last],
+            k_cache,
+            v_cache,
+            block_tables[b],
+            context,
+            scale,
+            window,
+            softcap,
+            scales,
         )
     return out
 
@@ -159,17 +183,19 @@ def _decode(
     scale: float,
     window: int | None,
     softcap: float | None,
+    scales: Scales | None,
 ) -> Tensor:
     batch, n_heads, head_dim = q.shape
     n_kv_heads, block_size = k_cache.shape[1:3]
+    k_scale, v_scale = scales or (None, None)
     longest = int(context_lens.max())
     n_blocks = -(-longest // block_size)
     position = torch.arange(n_blocks * block_size, device=q.device)
     visible = position < context_lens[:, None]  # (B, C)
     used = position[::block_size] < context_lens[:, None]
     blocks = torch.where(used, block_tables[:, :n_blocks], 0)
-    k = _gather(k_cache, blocks)[:, :, :longest]
-    v = _gather(v_cache, blocks)[:, :, :longest]
+    k = _gather(k_cache, blocks, k_scale, q.dtype)[:, :, :longest]
+    v = _gather(v_cache, blocks, v_scale, q.dtype)[:, :, :longest]
     visible = visible[:, :longest]
     if not bool(visible.all()):
         for tensor in (k, v):  # memory never written may hold NaN, which no weight of 0 silences
@@ -190,13 +216,15 @@ def _prefill(
     scale: float,
     window: int | None,
     softcap: float | None,
+    scales: Scales | None,
 ) -> Tensor:
     n_queries, n_heads, head_dim = q.shape
     n_kv_heads, block_size = k_cache.shape[1:3]
+    k_scale, v_scale = scales or (None, None)
     group = n_heads // n_kv_heads
     blocks = block_table[None, : -(-context // block_size)]
-    k = _gather(k_cache, blocks)[:, :, :context]
-    v = _gather(v_cache, blocks)[:, :, :context]
+    k = _gather(k_cache, blocks, k_scale, q.dtype)[:, :, :context]
+    v = _gather(v_cache, blocks, v_scale, q.dtype)[:, :, :context]
     key = torch.arange(context, device=q.device)
     query = key[context - n_queries :, None]
     visible = key <= query  # (Q, C)
@@ -210,20 +238,19 @@ def _prefill(
     return out.reshape(n_queries, n_heads, head_dim)
 
 
-def _gather(cache: Tensor, blocks: Tensor) -> Tensor:
+def _gather(cache: Tensor, blocks: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     """The blocks (B, n) of each sequence as one (B, Hkv, n * block_size, D), in one copy."""
     n_blocks, n_kv_heads, block_size, head_dim = cache.shape
-    heads = torch.arange(n_kv_heads, device=cache.device)
-    rows = blocks.long()[:, None] * n_kv_heads + heads[:, None]  # (B, Hkv, n)
+    head = torch.arange(n_kv_heads, device=cache.device)
+    rows = blocks.long()[:, None] * n_kv_heads + head[:, None]  # (B, Hkv, n)
     picked = cache.view(n_blocks * n_kv_heads, block_size * head_dim)[rows.flatten()]
-    return picked.view(len(blocks), n_kv_heads, -1, head_dim)
+    heads = picked.view(len(blocks), n_kv_heads, -1, head_dim)
+    return (heads if scale is None else heads.float() * scale[:, None, None]).to(dtype)
 
 
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float, softcap: float | None
 ) -> Tensor:
-    if k.dtype != q.dtype:
-        k, v = k.to(q.dtype), v.to(q.dtype)
     if softcap is None:
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale)
     scores = torch.matmul(q.float(), k.float().transpose(-1, -2)) * scale

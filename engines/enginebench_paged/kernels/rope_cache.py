@@ -12,6 +12,8 @@ import triton.language as tl
 from torch import Tensor
 
 from enginebench_paged.kernels.checks import (
+    Scales,
+    check_scales,
     require,
     require_contiguous,
     require_dense_rows,
@@ -51,6 +53,17 @@ def _turned(
 
 
 @triton.jit
+def _store(target, low, high, scale_at, real, inside, HALF: tl.constexpr, SCALED: tl.constexpr):
+    """Both halves into a cache; an fp8 one takes each head in units of its scale, at most 448."""
+    if SCALED:
+        scale = tl.load(scale_at, mask=real, other=1.0)[:, None]
+        low = tl.clamp(low.to(tl.float32) / scale, -448.0, 448.0)
+        high = tl.clamp(high.to(tl.float32) / scale, -448.0, 448.0)
+    tl.store(target, low.to(target.dtype.element_ty), mask=inside)
+    tl.store(target + HALF, high.to(target.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def _rope_cache_kernel(
     q,
     k,
@@ -62,6 +75,8 @@ def _rope_cache_kernel(
     slots,
     q_norm,
     k_norm,
+    k_scale,
+    v_scale,
     out,
     eps,
     q_stride_token,
@@ -81,6 +96,7 @@ def _rope_cache_kernel(
     HEADS: tl.constexpr,
     Q_NORMED: tl.constexpr,
     K_NORMED: tl.constexpr,
+    SCALED: tl.constexpr,
     PDL: tl.constexpr,
 ):
     await_previous(PDL)
@@ -115,14 +131,12 @@ def _rope_cache_kernel(
             place += (slot % BLOCK_SIZE) * cache_stride_slot
             place = place + head.to(tl.int64)[:, None] * cache_stride_head + half[None, :]
             dtype = k.dtype.element_ty
-            stored = k_cache.dtype.element_ty
-            tl.store(k_cache + place, low.to(dtype).to(stored), mask=inside)
-            tl.store(k_cache + place + HALF, high.to(dtype).to(stored), mask=inside)
+            low, high = low.to(dtype), high.to(dtype)
+            _store(k_cache + place, low, high, k_scale + head, real, inside, HALF, SCALED)
             source = v + token * v_stride_token + head[:, None] * v_stride_head + half[None, :]
             low = tl.load(source, mask=inside, other=0.0)
             high = tl.load(source + HALF, mask=inside, other=0.0)
-            tl.store(v_cache + place, low.to(stored), mask=inside)
-            tl.store(v_cache + place + HALF, high.to(stored), mask=inside)
+            _store(v_cache + place, low, high, v_scale + head, real, inside, HALF, SCALED)
 
 
 def rope_and_cache(
@@ -137,6 +151,7 @@ def rope_and_cache(
     q_norm: Tensor | None = None,
     k_norm: Tensor | None = None,
     eps: float = 1e-6,
+    scales: Scales | None = None,
     *,
     out: Tensor | None = None,
 ) -> Tensor:
@@ -156,6 +171,7 @@ def rope_and_cache(
         require(ids.dtype == torch.int64, f"{name} is {ids.dtype}, expected int64")
     require(k_cache.stride() == v_cache.stride(), "k_cache and v_cache must have the same strides")
     require_dense_rows(q=q, k=k, v=v, k_cache=k_cache)
+    check_scales(k_cache, scales)
     require_contiguous(positions=positions, slots=slots, cos_sin=cos_sin)
     for name, norm in (("q_norm", q_norm), ("k_norm", k_norm)):
         if norm is not None:
@@ -178,6 +194,7 @@ def rope_and_cache(
         slots,
         q if q_norm is None else q_norm,
         k if k_norm is None else k_norm,
+        *(scales or (q, q)),
         out,
         eps,
         q.stride(0),
@@ -195,6 +212,7 @@ def rope_and_cache(
         HEADS=_HEADS,
         Q_NORMED=q_norm is not None,
         K_NORMED=k_norm is not None,
+        SCALED=scales is not None,
         num_warps=1,
         **launch_options(q.device),
     )

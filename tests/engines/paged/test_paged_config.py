@@ -88,6 +88,7 @@ def test_no_option_is_ignored() -> None:
         "skinny_products": False,
         "early_launch": False,
         "fused_ops": False,
+        "kv_cache_dtype": "fp8",
     }
     assert set(other) == {option.name for option in OPTIONS}
     plain = resolve({}, MODEL, GPU)

@@ -8,6 +8,7 @@ from enginebench.types import EngineSpec, Hardware, ModelInfo, Numerics, OptionV
 GGUF = ModelInfo("m", "gguf", precision="q4_1")
 WHOLE = ModelInfo("m", "hf", precision="bf16")
 CPU, GPU = Hardware(cpu_threads=2), Hardware(gpus=(0,))
+PAGED_LOG = "computes in f32, weights in f32 (32 bits each), keys and values in f32"
 VLLM_LOG = "INFO Initializing an LLM engine: model='m', dtype=torch.bfloat16, max_seq_len=2048\n"
 
 
@@ -28,7 +29,7 @@ VLLM_LOG = "INFO Initializing an LLM engine: model='m', dtype=torch.bfloat16, ma
         ("transformers-cb", {}, GGUF, GPU, "", Numerics("bf16", "bf16", "bf16")),
         ("quant", {}, GGUF, CPU, "", Numerics("q4_1", "int8", "f16")),
         ("quant", {}, WHOLE, CPU, "", Numerics("bf16", "f32", "f16")),
-        ("paged", {}, GGUF, CPU, "computes in f32\nready\n", Numerics("f32", "f32", "f32")),
+        ("paged", {}, GGUF, CPU, f"{PAGED_LOG}\nready\n", Numerics("f32", "f32", "f32")),
     ],
 )
 def test_what_each_engine_says_of_its_precision(

@@ -2,7 +2,7 @@
 order.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -26,11 +26,31 @@ class Case:
     context_lens: Tensor
     query_starts: Tensor
     max_query_len: int
+    scales: tuple[Tensor, Tensor] | None = None
 
     def to(self, device: torch.device) -> "Case":
         tensors = (self.q, self.k_cache, self.v_cache, self.block_tables)
         lens = (self.context_lens, self.query_starts)
-        return Case(*(t.to(device) for t in (*tensors, *lens)), self.max_query_len)
+        moved = (t.to(device) for t in (*tensors, *lens))
+        scales = None if self.scales is None else tuple(t.to(device) for t in self.scales)
+        return Case(*moved, self.max_query_len, scales)
+
+    def in_fp8(self) -> "Case":
+        """The same with its cache in fp8, each head in units of some scale."""
+        n_kv_heads = self.k_cache.shape[1]
+        scales = (torch.arange(1, n_kv_heads + 1) * 0.003, torch.rand(n_kv_heads) * 0.01 + 0.002)
+        k, v = (
+            (cache.float() / scale[:, None, None]).to(torch.float8_e4m3fn)
+            for cache, scale in zip((self.k_cache, self.v_cache), scales, strict=True)
+        )
+        return replace(self, k_cache=k, v_cache=v, scales=scales)
+
+    def rounded(self) -> "Case":
+        """What an fp8 case means, with its cache in float64."""
+        k_scale, v_scale = self.scales
+        k = self.k_cache.double() * k_scale[:, None, None].double()
+        v = self.v_cache.double() * v_scale[:, None, None].double()
+        return replace(self, k_cache=k, v_cache=v, scales=None)
 
 
 def make_case(
