@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["CPU_OPTIONS", "KV_TYPES", "OPTIONS", "SAMPLERS", "QuantOptions"]
 
 DEFAULT_CONTEXT: Final = 4096
+DEFAULT_KEEP: Final = 4
 MOST_DRAFTED: Final = 7  # one less than what is verified in one pass
 SAMPLERS: Final = (
     "penalties",
@@ -68,7 +69,7 @@ OPTIONS: Final = (
     Option(
         "keep_tokens",
         int,
-        4,
+        DEFAULT_KEEP,
         "tokens at the beginning that a context shift never forgets; at most half of the context",
     ),
     Option("draft_tokens", int, 3, f"most tokens that are guessed ahead, up to {MOST_DRAFTED}"),
@@ -103,7 +104,7 @@ class QuantOptions:
     draft: str | None = None
     draft_tokens: int = 3
     context_shift: bool = False
-    keep_tokens: int = 4
+    keep_tokens: int = DEFAULT_KEEP
     samplers: tuple[str, ...] = SAMPLERS
 
     @classmethod
@@ -112,7 +113,7 @@ class QuantOptions:
         values = {option.name: option.default for option in OPTIONS} | dict(chosen)
         threads, context = values["threads"], _context(values["context"], config)
         shifts = bool(values["context_shift"])
-        if "keep_tokens" in chosen and not shifts:
+        if values["keep_tokens"] != DEFAULT_KEEP and not shifts:
             raise UsageError("keep_tokens is for context_shift=true; without it nothing is dropped")
         return cls(
             context=context,

@@ -21,7 +21,7 @@ from enginebench_quant.engine import QuantEngine
 from enginebench_quant.kernels.reference import rotate_halves
 from enginebench_quant.kernels.table import Kernels
 from enginebench_quant.model import QuantModel
-from enginebench_quant.options import QuantOptions
+from enginebench_quant.options import OPTIONS, QuantOptions
 from enginebench_quant.slot import Slot
 
 Floats = NDArray[np.float32]
@@ -142,3 +142,5 @@ def test_the_options() -> None:
         QuantOptions.resolve({"context_shift": True, "keep_tokens": -1}, TINY)
     with pytest.raises(UsageError, match="keep_tokens is for context_shift=true"):
         QuantOptions.resolve({"keep_tokens": 8}, TINY)
+    defaults = {option.name: option.default for option in OPTIONS}
+    assert QuantOptions.resolve(defaults, TINY) == QuantOptions.resolve({}, TINY)
