@@ -37,6 +37,7 @@ class PagedConfig:
     context_length: int
     kv_memory_bytes: int | None
     gpu_memory_fraction: float
+    deterministic: bool
     prefix_cache: bool
     chunked_prefill: bool
     cuda_graphs: bool
@@ -86,15 +87,16 @@ def resolve(
         context_length=_context_length(chosen, model),
         kv_memory_bytes=None if kv_memory_gb is None else _gigabytes(float(kv_memory_gb)),
         gpu_memory_fraction=_gpu_memory_fraction(chosen, device),
+        deterministic=bool(chosen["deterministic"]),
         prefix_cache=_prefix_cache(chosen),
         chunked_prefill=bool(chosen["chunked_prefill"]),
         cuda_graphs=_on_gpus("cuda_graphs", chosen, device),
         schedule_ahead=gpu if chosen["schedule_ahead"] is None else bool(chosen["schedule_ahead"]),
         paged_kv=bool(chosen["paged_kv"]),
         split_kv=_on_gpus("split_kv", chosen, device),
-        skinny_products=_on_gpus("skinny_products", chosen, device),
+        skinny_products=_unfixed("skinny_products", chosen, device),
         early_launch=_on_gpus("early_launch", chosen, device),
-        fused_ops=_on_gpus("fused_ops", chosen, device),
+        fused_ops=_fused_ops(chosen, device),
     )
 
 
@@ -165,3 +167,19 @@ def _on_gpus(name: str, chosen: Mapping[str, OptionValue | None], device: torch.
     if value and device.type != "cuda":
         raise UsageError(f"{name} needs a GPU, and this engine runs on the CPU; leave it out")
     return device.type == "cuda" if value is None else bool(value)
+
+
+def _unfixed(name: str, chosen: Mapping[str, OptionValue | None], device: torch.device) -> bool:
+    """What `deterministic` does without: on GPUs by default, else not."""
+    if not chosen["deterministic"]:
+        return _on_gpus(name, chosen, device)
+    if chosen[name]:
+        raise UsageError(f"{name} depends on the batch, deterministic does not; leave one out")
+    return False
+
+
+def _fused_ops(chosen: Mapping[str, OptionValue | None], device: torch.device) -> bool:
+    fused = _on_gpus("fused_ops", chosen, device)
+    if chosen["deterministic"] and device.type == "cuda" and not fused:
+        raise UsageError("deterministic needs fused_ops: torch's own norms depend on the batch")
+    return fused

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from enginebench_paged.inputs import StepInputs
 from enginebench_paged.kernels.reference import stored_as
 from enginebench_paged.step_kernels import LayerPositions
 
-__all__ = ["CpuStep"]
+__all__ = ["CpuStep", "View"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,12 @@ class _Alone:
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
+class View:
     """What layers of one kind have in common: angles (T, 1, head_dim), and what is attended."""
 
     cos: Tensor
     sin: Tensor
-    groups: list[_Batch | _Alone]
+    groups: Sequence[Any]  # what `_attend` takes
 
 
 class CpuStep:
@@ -131,7 +132,7 @@ class CpuStep:
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _rotate(self, x: Tensor, view: _View) -> Tensor:
+    def _rotate(self, x: Tensor, view: View) -> Tensor:
         """Element i of a head turns with element i + head_dim / 2."""
         swapped = torch.roll(x, x.shape[-1] // 2, -1)
         return (x * view.cos).addcmul_(swapped, view.sin).to(self._dtype)
@@ -141,7 +142,7 @@ class CpuStep:
         q: Tensor,
         keys: Tensor,
         values: Tensor,
-        group: _Batch | _Alone,
+        group: Any,
         scales: tuple[Tensor | None, Tensor | None],
     ) -> Tensor:
         k, v = (
@@ -200,9 +201,9 @@ class CpuStep:
 
     # ------------------------------------------------------------ once per step
 
-    def _view(self, kind: LayerPositions, x: StepInputs[Tensor], tables: Tensor) -> _View:
+    def _view(self, kind: LayerPositions, x: StepInputs[Tensor], tables: Tensor) -> View:
         cos, sin = kind.rotary[x.positions].unsqueeze(1).chunk(2, dim=-1)
-        return _View(
+        return View(
             cos=torch.cat((cos, cos), dim=-1),
             sin=torch.cat((-sin, sin), dim=-1),
             groups=self._make_groups(x, tables, kind.window),
@@ -216,7 +217,7 @@ class CpuStep:
 
     def _make_groups(
         self, x: StepInputs[Tensor], tables: Tensor, window: int | None
-    ) -> list[_Batch | _Alone]:
+    ) -> Sequence[Any]:
         own = tables[:, : x.sizes.width].index_select(0, x.sequence_slots).long()
         lens, starts = x.context_lens.tolist(), x.query_starts.tolist()
         groups: list[_Batch | _Alone] = []

@@ -6,7 +6,7 @@ one token first, and logits are made only for the rows that are sampled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,9 +15,16 @@ from torch import Tensor
 from enginebench_models import LayerAttention, ModelConfig
 from enginebench_paged.cache import KVCache
 from enginebench_paged.cpu_step import CpuStep
+from enginebench_paged.fixed_cpu_step import FixedCpuStep
+from enginebench_paged.fixed_products import fixed, in_rows
 from enginebench_paged.inputs import StepInputs
 from enginebench_paged.loader import ModelWeights
-from enginebench_paged.step_kernels import KernelStep, LayerPositions, StepKernels
+from enginebench_paged.step_kernels import (
+    FixedKernelStep,
+    KernelStep,
+    LayerPositions,
+    StepKernels,
+)
 from enginebench_paged.unfused_step import UnfusedStep
 
 __all__ = ["Transformer", "rotary_table"]
@@ -51,10 +58,18 @@ class Transformer:
         positions: Sequence[LayerPositions],
         *,
         fused: bool = True,
+        deterministic: bool = False,
     ) -> None:
-        self.config, self.weights, self.positions = config, weights, positions
-        on_gpu = KernelStep if fused else UnfusedStep
-        self._kernels = on_gpu if positions[0].rotary.is_cuda else CpuStep
+        self.config, self.positions = config, positions
+        self.weights = fixed(weights) if deterministic else weights
+        self._deterministic = deterministic
+        self._kernels: Callable[..., StepKernels]
+        if not positions[0].rotary.is_cuda:
+            self._kernels = FixedCpuStep if deterministic else CpuStep
+        elif deterministic:
+            self._kernels = FixedKernelStep
+        else:
+            self._kernels = KernelStep if fused else UnfusedStep
 
     def logits(
         self, token_ids: Tensor, x: StepInputs[Tensor], tables: Tensor, cache: KVCache
@@ -69,7 +84,10 @@ class Transformer:
         """Logits (S, vocab_size) of what `hidden` returned."""
         logits = self.weights.head(hidden)
         cap = self.config.final_softcap
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        if cap is None:
+            return logits
+        scaled = logits / cap
+        return (in_rows(torch.tanh, scaled) if self._deterministic else torch.tanh(scaled)) * cap
 
     def hidden(
         self, token_ids: Tensor, x: StepInputs[Tensor], tables: Tensor, cache: KVCache

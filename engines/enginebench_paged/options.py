@@ -42,6 +42,12 @@ OPTIONS = (
         KV_DTYPES,
     ),
     Option(
+        "deterministic",
+        bool,
+        False,
+        "the same greedy tokens and logprobs whatever runs beside a request, cached or not",
+    ),
+    Option(
         "prefix_cache",
         bool,
         None,

@@ -67,7 +67,13 @@ class Runner:
             )
         self.weights = loader.load(model, device, config.dtype)
         rotary = rotary_table(shape, config.context_length, device)
-        self._model = Transformer(shape, self.weights, rotary, fused=config.fused_ops)
+        self._model = Transformer(
+            shape,
+            self.weights,
+            rotary,
+            fused=config.fused_ops,
+            deterministic=config.deterministic,
+        )
         self._tables = BlockTables(config.max_batch, config.max_blocks_per_sequence, device)
         self._reader = PromptReader(self._model.head, device)
         self._sampler = Sampler(config.max_batch, shape.vocab_size, device)

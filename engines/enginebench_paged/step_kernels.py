@@ -19,7 +19,7 @@ from enginebench_paged.cache import KVCache
 from enginebench_paged.inputs import StepInputs
 from enginebench_paged.kernels import ops
 
-__all__ = ["KernelStep", "LayerPositions", "StepKernels"]
+__all__ = ["FixedKernelStep", "KernelStep", "LayerPositions", "StepKernels"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +80,8 @@ class _Group:
 class KernelStep:
     """A step on `kernels.ops`; `tables` holds the block table of every slot."""
 
+    _attend = staticmethod(ops.paged_attention)
+
     def __init__(
         self,
         config: ModelConfig,
@@ -119,7 +121,7 @@ class KernelStep:
         q, k, v = torch.split(qkv, heads, dim=1)
         q = self._rotate_and_store(layer, q, k, v, q_norm, k_norm)
         parts = [
-            ops.paged_attention(
+            self._attend(
                 q[group.tokens], keys, values, group.block_tables, group.context_lens,
                 group.query_starts, group.max_query_len,
                 scale=self._scale, window=positions.window, softcap=config.attention_softcap,
@@ -140,6 +142,14 @@ class KernelStep:
             self._cache.keys[layer], self._cache.values[layer], self._x.cache_slots,
             q_norm, k_norm, self._eps, self._cache.layer_scales(layer),
         )  # fmt: skip
+
+
+class FixedKernelStep(KernelStep):
+    """The same, and what a token yields does not depend on what else is in the step: all kernels
+    but those of attention take each row by itself.
+    """
+
+    _attend = staticmethod(ops.fixed_attention)
 
 
 def _groups(x: StepInputs[Tensor], tables: Tensor) -> list[_Group]:

@@ -27,6 +27,8 @@ from enginebench_paged.kernels import (
     attention_decode,
     attention_prefill,
     configs,
+    fixed_attention,
+    fixed_product,
     gemv,
     norm,
     rope_cache,
@@ -51,6 +53,7 @@ def builds() -> Iterator[Build]:
     yield from _small()
     yield from _attention()
     yield from _gemv()
+    yield from _fixed()
     yield from _sampling()
 
 
@@ -152,6 +155,37 @@ def _gemv() -> Iterator[Build]:
     types = {"parts": "*fp32", "bias": "*bf16", "out": "*bf16"}
     constants = {"SPLIT_K": 4, "BLOCK": 512, "BIAS": True}
     yield Build("gemv sum of parts", gemv._sum_parts_kernel, types, constants, {"num_warps": 4})
+
+
+def _fixed() -> Iterator[Build]:
+    for split in (False, True):
+        types = {"x": "*bf16", "weight": "*bf16", "bias": "*bf16"}
+        types["out"] = "*fp32" if split else "*bf16"
+        constants = {
+            "K": 2048, "COLUMNS_EACH": 128, "PARTS": 16, "ROWS": 64, "OUTPUTS": 128, "DEPTH": 64,
+            "SPLIT": split, "BIAS": not split,
+        }  # fmt: skip
+        name = f"fixed product{' split' if split else ''}"
+        kernel, options = fixed_product._fixed_product_kernel, {"num_warps": 4, "num_stages": 3}
+        yield Build(name, kernel, types, constants, options, plain=("M",))
+    partials = ("partial", "partial_total", "partial_best")
+    types = dict.fromkeys(("q", "k_cache", "v_cache", "out"), "*bf16")
+    types |= dict.fromkeys(("block_tables", "context_lens", "query_starts"), "*i32")
+    shape = {
+        "N_HEADS": 16, "GROUP": 8, "HEAD_DIM": 128, "D_PAD": 128, "SEGMENT": 256, "TILE": 64,
+        "WINDOW": 0,
+    }  # fmt: skip
+    for apart in (False, True):
+        more = {"BATCH_PAD": 256, "ROWS": 64, "BLOCK_SIZE": 16, "SOFTCAP": False, "APART": apart}
+        types |= dict.fromkeys(partials, "*fp32" if apart else "*bf16")
+        options = {"num_warps": 4, "num_stages": 2}
+        name = f"fixed attention{' apart' if apart else ''}"
+        kernel = fixed_attention._segments_kernel
+        yield Build(name, kernel, dict(types), shape | more, options, plain=("batch",))
+    yield Build(
+        "fixed attention join", fixed_attention._join_kernel, types, shape | {"GROUP_PAD": 8},
+        {"num_warps": 4}, plain=("n_segments",),
+    )  # fmt: skip
 
 
 def _sampling() -> Iterator[Build]:

@@ -197,10 +197,15 @@ def skinny_linear(
             M_PAD=16, num_stages=config.num_stages, **constants,
         )  # fmt: skip
     if split:
-        block = 512
-        _sum_parts_kernel[(triton.cdiv(m * n, block),)](
-            target, some_bias, out, n, m * n,
-            SPLIT_K=config.split_k, BLOCK=block, BIAS=bias is not None, num_warps=4,
-            **launch_options(x.device),
-        )  # fmt: skip
+        sum_parts(target, bias, out)
     return out
+
+
+def sum_parts(parts: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """parts (split_k, M, N) in their order, plus bias (N,), to out (M, N)."""
+    count, block = out.numel(), 512
+    _sum_parts_kernel[(triton.cdiv(count, block),)](
+        parts, out if bias is None else bias, out, out.shape[1], count,
+        SPLIT_K=len(parts), BLOCK=block, BIAS=bias is not None, num_warps=4,
+        **launch_options(out.device),
+    )  # fmt: skip

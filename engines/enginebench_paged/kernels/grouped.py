@@ -75,8 +75,11 @@ def grouped_linear(
     rows: Tensor | None = None,
     *,
     out: Tensor | None = None,
+    tile: int | None = None,
 ) -> Tensor:
-    """Twin of reference.grouped_linear; the result has as many rows as `rows`, or as x."""
+    """Twin of reference.grouped_linear; the result has as many rows as `rows`, or as x. Tiles have
+    as many rows as the groups have on average, or `tile`.
+    """
     require(x.dim() == 2 and x.stride(1) == 1, f"x must have dense rows, has {x.stride()}")
     groups, n, k = weights.shape
     require(x.shape[1] == k, f"x has {x.shape[1]} columns, the weights {k}")
@@ -93,7 +96,7 @@ def grouped_linear(
     require_contiguous(out=out)
     if count == 0:
         return out
-    tile = min(64, max(16, triton.next_power_of_2(count // groups)))
+    tile = tile or min(64, max(16, triton.next_power_of_2(count // groups)))
     most_tiles = count // tile + min(count, groups)
     grid = (triton.cdiv(n, _COLUMNS), most_tiles)
     _grouped_kernel[grid](
@@ -116,3 +119,8 @@ def grouped_linear(
         **launch_options(x.device),
     )
     return out
+
+
+def fixed_grouped_linear(x: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+    """`grouped_linear` in tiles of one size: a row does not show how many others there are."""
+    return grouped_linear(x, weights, offsets, tile=64)

@@ -17,6 +17,9 @@ from enginebench_paged.kernels.checks import Scales
 
 __all__ = [
     "add_rms_norm",
+    "fixed_attention",
+    "fixed_grouped_linear",
+    "fixed_linear",
     "gelu_mul",
     "grouped_linear",
     "linear",
@@ -60,6 +63,12 @@ def grouped_linear(
     return kernels.grouped_linear(x, weights, offsets, rows)
 
 
+def fixed_grouped_linear(x: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+    """`grouped_linear`, each row of which has the same bits whatever the others."""
+    kernels = _triton("grouped") if x.is_cuda else reference
+    return kernels.fixed_grouped_linear(x, weights, offsets)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The library's product but for few rows, which is bound by reading the weight."""
     if x.is_cuda and x.element_size() == 2:  # the configurations' tiles are sized for halves
@@ -67,6 +76,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if config is not None:
             return _triton("gemv").skinny_linear(x, weight, bias, config=config)
     return functional.linear(x, weight, bias)
+
+
+def fixed_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear`, each row of which has the same bits whatever the others."""
+    kernels = _triton("fixed_product") if x.is_cuda else reference
+    return kernels.fixed_linear(x, weight, bias)
 
 
 def rope_and_cache(
@@ -117,6 +132,12 @@ def paged_attention(
     if max_query_len == 1:
         return _triton("attention_decode").decode_attention(q, *cached, **masks)
     return _triton("attention_prefill").prefill_attention(q, *cached, query_starts, **masks)
+
+
+def fixed_attention(q: Tensor, *cached: Any, **masks: Any) -> Tensor:
+    """`paged_attention`, each query of which has the same bits whatever the others."""
+    kernels = _triton("fixed_attention") if q.is_cuda else reference
+    return kernels.fixed_attention(q, *cached, **masks)
 
 
 def sample(

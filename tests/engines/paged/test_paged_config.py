@@ -55,6 +55,7 @@ def test_a_large_batch_brings_its_own_budget() -> None:
         ({"gpu_memory_fraction": 0.5}, "gpu_memory_fraction needs a GPU"),
         ({"cuda_graphs": True}, "cuda_graphs needs a GPU"),
         ({"fused_ops": True}, "fused_ops needs a GPU"),
+        ({"deterministic": True, "skinny_products": True}, "skinny_products depends on the batch"),
         ({"paged_kv": False, "prefix_cache": True}, "prefix_cache needs paged_kv"),
     ],
 )
@@ -79,6 +80,7 @@ def test_no_option_is_ignored() -> None:
         "kv_memory_gb": 0.5,
         "gpu_memory_fraction": 0.5,
         "dtype": "f16",
+        "deterministic": True,
         "prefix_cache": False,
         "chunked_prefill": False,
         "cuda_graphs": False,
