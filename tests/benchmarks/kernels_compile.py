@@ -178,7 +178,7 @@ def _fixed() -> Iterator[Build]:
     for apart in (False, True):
         more = {"BATCH_PAD": 256, "ROWS": 64, "BLOCK_SIZE": 16, "SOFTCAP": False, "APART": apart}
         types |= dict.fromkeys(partials, "*fp32" if apart else "*bf16")
-        options = {"num_warps": 4, "num_stages": 2}
+        options = {"num_warps": 8, "num_stages": 2}
         name = f"fixed attention{' apart' if apart else ''}"
         kernel = fixed_attention._segments_kernel
         yield Build(name, kernel, dict(types), shape | more, options, plain=("batch",))

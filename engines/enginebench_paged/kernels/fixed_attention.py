@@ -244,7 +244,6 @@ def fixed_attention(
         "SEGMENT": segment,
         "TILE": max(16, min(128, _TILE_BYTES // (d_pad * q.element_size()))),
         "WINDOW": window or 0,
-        "num_warps": 4,
         **launch_options(q.device),
     }
     grid = (n_tokens // (_ROWS // group) + batch, n_kv_heads, segments if apart else 1)
@@ -254,12 +253,12 @@ def fixed_attention(
         score_scale(scale, softcap), _LOG2E * (softcap or 0.0), q.stride(0), q.stride(1),
         *k_cache.stride()[:3], block_tables.stride(0), batch,
         BATCH_PAD=triton.next_power_of_2(batch), ROWS=_ROWS, BLOCK_SIZE=block_size,
-        SOFTCAP=softcap is not None, APART=apart, num_stages=2, **constants,
+        SOFTCAP=softcap is not None, APART=apart, num_warps=8, num_stages=2, **constants,
     )  # fmt: skip
     if apart:
         _join_kernel[(n_kv_heads, n_tokens)](
             partial, partial_total, partial_best, context_lens, out, segments,
-            GROUP_PAD=triton.next_power_of_2(group), **constants,
+            GROUP_PAD=triton.next_power_of_2(group), num_warps=4, **constants,
         )  # fmt: skip
     return out
 
