@@ -173,7 +173,7 @@ def _fixed() -> Iterator[Build]:
     types |= dict.fromkeys(("block_tables", "context_lens", "query_starts"), "*i32")
     shape = {
         "N_HEADS": 16, "GROUP": 8, "HEAD_DIM": 128, "D_PAD": 128, "SEGMENT": 256, "TILE": 64,
-        "WINDOW": 0,
+        "WINDOW": 0, "SCALED": False,
     }  # fmt: skip
     for apart in (False, True):
         more = {"BATCH_PAD": 256, "ROWS": 64, "BLOCK_SIZE": 16, "SOFTCAP": False, "APART": apart}

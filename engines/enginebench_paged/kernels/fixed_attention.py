@@ -18,7 +18,7 @@ from torch import Tensor
 
 from enginebench_paged.kernels.attention_decode import check_attention, score_scale
 from enginebench_paged.kernels.attention_prefill import _walk_keys
-from enginebench_paged.kernels.checks import require, require_contiguous, require_shape
+from enginebench_paged.kernels.checks import Scales, require, require_contiguous, require_shape
 from enginebench_paged.kernels.configs import chip
 from enginebench_paged.kernels.dependent_launch import await_previous, launch_options
 
@@ -46,6 +46,8 @@ def _segments_kernel(
     q,
     k_cache,
     v_cache,
+    k_scale,
+    v_scale,
     block_tables,
     context_lens,
     query_starts,
@@ -73,6 +75,7 @@ def _segments_kernel(
     SEGMENT: tl.constexpr,
     WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr,
+    SCALED: tl.constexpr,
     APART: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -101,6 +104,8 @@ def _segments_kernel(
     token = (start + query_index).to(tl.int64)
     q_at = q + token[:, None] * q_stride_token + head[:, None] * q_stride_head + d[None, :]
     query = tl.load(q_at, mask=mask, other=0.0)  # (ROWS, D_PAD)
+    if SCALED:
+        scale_log2 *= tl.load(k_scale + kv_head)
 
     first_position = past + tile * QUERIES
     end = tl.minimum(first_position + QUERIES, context)
@@ -147,6 +152,8 @@ def _segments_kernel(
             acc, total, best = _join(acc, total, best, part, part_total, part_best, ROWS, D_PAD)
     if not APART:
         acc = acc / tl.where(total > 0, total, 1.0)[:, None]
+        if SCALED:
+            acc *= tl.load(v_scale + kv_head)
         out_at = out + (token * N_HEADS + head)[:, None] * HEAD_DIM + d[None, :]
         tl.store(out_at, acc.to(out.dtype.element_ty), mask=mask)
 
@@ -156,6 +163,7 @@ def _join_kernel(
     partial,
     partial_total,
     partial_best,
+    v_scale,
     context_lens,
     out,
     n_segments,
@@ -167,6 +175,7 @@ def _join_kernel(
     SEGMENT: tl.constexpr,
     TILE: tl.constexpr,
     WINDOW: tl.constexpr,
+    SCALED: tl.constexpr,
     PDL: tl.constexpr,
 ):
     await_previous(PDL)
@@ -190,6 +199,8 @@ def _join_kernel(
         part = tl.load(part_at, mask=real, other=0.0)
         acc, total, best = _join(acc, total, best, part, part_total, part_best, GROUP_PAD, D_PAD)
     acc = acc / tl.where(total > 0, total, 1.0)[:, None]
+    if SCALED:
+        acc *= tl.load(v_scale + tl.program_id(0))
     out_at = out + (token * N_HEADS + head)[:, None] * HEAD_DIM + d[None, :]
     tl.store(out_at, acc.to(out.dtype.element_ty), mask=real)
 
@@ -206,6 +217,7 @@ def fixed_attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    scales: Scales | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """Twin of reference.paged_attention; with max_query_len 1 every sequence has one query, and
@@ -213,7 +225,7 @@ def fixed_attention(
     """
     n_tokens, n_heads, head_dim = q.shape
     batch = query_starts.shape[0] - 1
-    check_attention(q, k_cache, v_cache, block_tables, context_lens, batch, window)
+    check_attention(q, k_cache, v_cache, block_tables, context_lens, batch, window, scales)
     require(
         query_starts.dtype == torch.int32, f"query_starts is {query_starts.dtype}, expected int32"
     )
@@ -235,6 +247,7 @@ def fixed_attention(
         shape = (n_tokens, n_heads, segments)
         partial = torch.empty((*shape, head_dim), dtype=torch.float32, device=q.device)
         partial_total, partial_best = torch.empty((2, *shape), device=q.device).unbind(0)
+    k_scale, v_scale = scales or (q, q)
     d_pad = max(16, triton.next_power_of_2(head_dim))
     constants = {
         "N_HEADS": n_heads,
@@ -244,11 +257,12 @@ def fixed_attention(
         "SEGMENT": segment,
         "TILE": max(16, min(128, _TILE_BYTES // (d_pad * q.element_size()))),
         "WINDOW": window or 0,
+        "SCALED": scales is not None,
         **launch_options(q.device),
     }
     grid = (n_tokens // (_ROWS // group) + batch, n_kv_heads, segments if apart else 1)
     _segments_kernel[grid](
-        q, k_cache, v_cache, block_tables, context_lens, query_starts, out,
+        q, k_cache, v_cache, k_scale, v_scale, block_tables, context_lens, query_starts, out,
         partial, partial_total, partial_best,
         score_scale(scale, softcap), _LOG2E * (softcap or 0.0), q.stride(0), q.stride(1),
         *k_cache.stride()[:3], block_tables.stride(0), batch,
@@ -257,7 +271,7 @@ def fixed_attention(
     )  # fmt: skip
     if apart:
         _join_kernel[(n_kv_heads, n_tokens)](
-            partial, partial_total, partial_best, context_lens, out, segments,
+            partial, partial_total, partial_best, v_scale, context_lens, out, segments,
             GROUP_PAD=triton.next_power_of_2(group), num_warps=4, **constants,
         )  # fmt: skip
     return out

@@ -119,6 +119,12 @@ def test_no_way_through_shows_in_a_bit(
 
 
 @pytest.mark.usefixtures("on_the_cpu")
+def test_an_fp8_cache_shows_as_little(references: References) -> None:
+    reference, small = references("llama"), {"kv_cache_dtype": "fp8"}
+    assert answers(build(reference, **small), prompts()) == alone(reference, **small)
+
+
+@pytest.mark.usefixtures("on_the_cpu")
 def test_without_it_company_shows(references: References) -> None:
     """Were the products the same anyway, the test above could not fail."""
     reference = references("llama")

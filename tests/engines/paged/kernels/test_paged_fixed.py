@@ -65,7 +65,7 @@ def _attend(case, **masks):
     out = torch.full_like(case.q, torch.nan)
     return fixed_attention.fixed_attention(
         case.q, case.k_cache, case.v_cache, case.block_tables, case.context_lens,
-        case.query_starts, case.max_query_len, out=out, **masks,
+        case.query_starts, case.max_query_len, out=out, scales=case.scales, **masks,
     )  # fmt: skip
 
 
@@ -78,6 +78,10 @@ def test_fixed_attention_is_exact(device, contexts, queries, window, softcap) ->
     case = make_case(contexts, queries, n_heads=6, n_kv_heads=2, head_dim=16)
     found = _attend(case.to(device), scale=0.3, window=window, softcap=softcap)
     exact = exact_attention(case, 0.3, window, softcap)
+    assert relative_error(found, exact) < TOLERANCE[torch.float32]
+    small = case.in_fp8()
+    found = _attend(small.to(device), scale=0.3, window=window, softcap=softcap)
+    exact = exact_attention(small.rounded(), 0.3, window, softcap)
     assert relative_error(found, exact) < TOLERANCE[torch.float32]
 
 
