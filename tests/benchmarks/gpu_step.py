@@ -6,8 +6,9 @@ outputs with and without early starts must be the same bits: a difference is a r
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import gpu_attention
 import torch
@@ -20,34 +21,52 @@ SHAPES = {  # layers, hidden, intermediate, vocabulary
 }  # fmt: skip
 
 
+PARTS = ("norm", "rope", "attention", "gate")  # what a step can be timed without
+
+
+@dataclass(frozen=True)
+class Variant:
+    label: str
+    changes: dict[str, object] = field(default_factory=dict)
+    without: str = ""
+
+
 def step(bench: Bench, ceilings: Ceilings) -> None:
     print("a decode step in one graph, ms; floor = bytes of weights and keys at the read ceiling")
     for name in SHAPES:
         torch.cuda.empty_cache()
         weights = _weights(name)
         for batch in (1, 16, 64, 256):
-            run, bytes_ = _decode_step(name, weights, batch)
+            torch.manual_seed(batch)
+            data = _Data.drawn(name, batch)
             milliseconds, outputs = {}, {}
-            for label, changes in (
-                ("as configured", {}),
-                ("no early start", {"dependent_launch": False}),
-                ("library products", {"gemv": ()}),
-            ):
-                with chip_with(**changes):
-                    milliseconds[label] = bench.time_us([run], 1) / 1e3
-                    outputs[label] = run().clone()
+            for variant in _variants():
+                run = _decode_step(name, weights, data, variant)
+                with chip_with(**variant.changes):
+                    milliseconds[variant.label] = bench.time_us([run], 1) / 1e3
+                    outputs[variant.label] = run().clone()
             if bench.warm:
                 continue
-            floor = bytes_ / ceilings.read_gb_s / 1e6
-            each = "  ".join(f"{label} {ms:.3f}" for label, ms in milliseconds.items())
-            best = min(milliseconds.values())
-            print(
-                f"  {name} batch {batch:3}: {each}  floor {floor:.3f} ({100 * floor / best:.0f}%)"
-                f"  {batch / best * 1e3:.0f} tok/s",
-                flush=True,
-            )
+            sizes = sum(w.numel() for key in weights for w in weights[key]) * 2
+            floor = (sizes + data.kv_bytes) / ceilings.read_gb_s / 1e6
+            print(f"  {name} batch {batch:3}: floor {floor:.3f}")
+            logits = outputs["as configured"][:-batch]
+            for label, ms in milliseconds.items():
+                differs = float((outputs[label][:-batch] - logits).norm() / logits.norm())
+                print(f"     {label:16} {ms:.3f} ({100 * floor / ms:.0f}%)  off {differs:.1e}")
             if not torch.equal(outputs["as configured"], outputs["no early start"]):
                 bench.note(f"RACE: {name} batch {batch} differs with early starts")
+
+
+def _variants() -> Iterator[Variant]:
+    yield Variant("as configured")
+    yield Variant("no early start", {"dependent_launch": False})
+    few = configs._hopper(132).gemv
+    few = tuple(rule for rule in few if rule.max_m <= 16)
+    yield Variant("library above 16", {"gemv": few})
+    yield Variant("library products", {"gemv": ()})
+    for part in PARTS:
+        yield Variant(f"without {part}", without=part)
 
 
 @contextmanager
@@ -79,45 +98,80 @@ def _random(*shape: int) -> torch.Tensor:
     return torch.randn(shape, device="cuda", dtype=torch.bfloat16)
 
 
+@dataclass(frozen=True)
+class _Data:
+    """The inputs of one step of `batch` sequences at 640 tokens; every layer has its own keys."""
+
+    caches: torch.Tensor  # (layers, 2, blocks, kv_heads, block_size, head_dim)
+    table: torch.Tensor
+    lens: torch.Tensor
+    embedded: torch.Tensor
+    cos_sin: torch.Tensor
+
+    @classmethod
+    def drawn(cls, name: str, batch: int) -> "_Data":
+        layers, hidden, _, _ = SHAPES[name]
+        _, kv_heads, dim = gpu_attention.MODELS[name]
+        size = gpu_attention.BLOCK_SIZE
+        contexts = torch.full((batch,), 640)
+        angle = torch.rand(1024, dim // 2, device="cuda") * 6
+        return cls(
+            _random(layers, 2, batch * 640 // size, kv_heads, size, dim),
+            gpu_attention.tables(contexts, batch * 640 // size, 1)[0],
+            contexts.to(torch.int32).cuda(),
+            _random(batch, hidden),
+            torch.cat((angle.cos(), angle.sin()), -1),
+        )
+
+    @property
+    def kv_bytes(self) -> int:
+        return self.caches.nbytes
+
+
 def _decode_step(
-    name: str, weights: dict[str, list[torch.Tensor]], batch: int
-) -> tuple[Callable[[], torch.Tensor], float]:
-    """One step of `batch` sequences at 640 tokens, and the bytes that it must read."""
-    layers, hidden, _, _ = SHAPES[name]
+    name: str, weights: dict[str, list[torch.Tensor]], data: _Data, variant: Variant
+) -> Callable[[], torch.Tensor]:
+    layers, batch, without = SHAPES[name][0], len(data.lens), variant.without
     heads, kv_heads, dim = gpu_attention.MODELS[name]
-    contexts = torch.full((batch,), 640)
-    # the layers share one cache: at small batches its keys come from L2, as little as they are
-    caches = torch.randn(
-        2, batch * 40, kv_heads, gpu_attention.BLOCK_SIZE, dim, device="cuda", dtype=torch.bfloat16
-    )
-    table = gpu_attention.tables(contexts, batch * 40, 1)[0]
-    lens = contexts.to(torch.int32).cuda()
     starts = torch.arange(batch + 1, dtype=torch.int32, device="cuda")
     positions = torch.full((batch,), 639, device="cuda")
-    slots = table[:, 39].long() * gpu_attention.BLOCK_SIZE + 15
-    angle = torch.rand(1024, dim // 2, device="cuda") * 6
-    cos_sin = torch.cat((angle.cos(), angle.sin()), -1)
-    embedded = _random(batch, hidden)
+    slots = (
+        data.table[:, 639 // gpu_attention.BLOCK_SIZE].long() * gpu_attention.BLOCK_SIZE
+        + gpu_attention.BLOCK_SIZE
+        - 1
+    )
     norm = weights["norm"][0]
     filters = [torch.full((batch,), value, device="cuda") for value in (0.7, 1.0, 0.0)]
     top_k = torch.zeros(batch, dtype=torch.int32, device="cuda")
     out = torch.empty(batch, dtype=torch.int64, device="cuda")
 
-    def run() -> torch.Tensor:
-        residual, x = embedded, ops.rms_norm(embedded, norm, 1e-6)
+    def attended(qkv: torch.Tensor, layer: int) -> torch.Tensor:
+        q, k, v = qkv.view(batch, -1, dim).split([heads, kv_heads, kv_heads], 1)
+        cache = data.caches[layer]
+        if without != "rope":
+            q = ops.rope_and_cache(q, k, v, positions, data.cos_sin, *cache, slots)
+        if without == "attention":
+            return q.reshape(batch, -1)
+        x = ops.paged_attention(q, *cache, data.table, data.lens, starts, 1, scale=dim**-0.5)
+        return x.view(batch, -1)
+
+    def through_layers() -> torch.Tensor:
+        residual, x = data.embedded, ops.rms_norm(data.embedded, norm, 1e-6)
         for layer in range(layers):
-            qkv = ops.linear(x, weights["qkv"][layer]).view(batch, -1, dim)
-            q, k, v = qkv.split([heads, kv_heads, kv_heads], 1)
-            q = ops.rope_and_cache(q, k, v, positions, cos_sin, *caches, slots)
-            x = ops.paged_attention(q, *caches, table, lens, starts, 1, scale=dim**-0.5)
-            x = ops.linear(x.view(batch, -1), weights["o"][layer])
-            x, residual = ops.add_rms_norm(x, residual, norm, 1e-6)
-            x = ops.silu_mul(ops.linear(x, weights["gate_up"][layer]))
+            x = attended(ops.linear(x, weights["qkv"][layer]), layer)
+            x = ops.linear(x, weights["o"][layer])
+            if without != "norm":
+                x, residual = ops.add_rms_norm(x, residual, norm, 1e-6)
+            x = ops.linear(x, weights["gate_up"][layer])
+            x = x[:, : x.shape[1] // 2].contiguous() if without == "gate" else ops.silu_mul(x)
             x = ops.linear(x, weights["down"][layer])
-            x, residual = ops.add_rms_norm(x, residual, norm, 1e-6)
-        logits = ops.linear(x, weights["head"][0])
+            if without != "norm":
+                x, residual = ops.add_rms_norm(x, residual, norm, 1e-6)
+        return x
+
+    def run() -> torch.Tensor:
+        logits = ops.linear(through_layers(), weights["head"][0])
         out.copy_(ops.sample(logits, filters[0], top_k, *filters[1:], positions, positions))
         return torch.cat((logits.float().flatten(), out.float()))
 
-    sizes = sum(w.numel() for key in weights for w in weights[key]) * 2
-    return run, sizes + layers * batch * 640 * kv_heads * dim * 4
+    return run

@@ -108,6 +108,7 @@ def _attention() -> Iterator[Build]:
             types["partial_lse"] = types["partial"]
             tile = attention_decode.fitting_tile(decode, 16, 2 * d_pad, CHIP.shared_bytes)
             constants = common | {"GROUP_PAD": 16, "TILE": tile, "SPLIT": split}
+            constants |= {"ROW_LINES": d_pad // 64, "LINE": 64}
             options = {"num_warps": decode.num_warps, "num_stages": decode.num_stages}
             name = f"decode {label}{' split' if split else ''}"
             yield Build(name, attention_decode._decode_kernel, types, constants, options)
@@ -135,7 +136,7 @@ def _attention() -> Iterator[Build]:
 
 
 def _gemv() -> Iterator[Build]:
-    for config in {rule.config for rule in CHIP.gemv}:
+    for rows, config in {(min(64, max(16, r.max_m)), r.config) for r in CHIP.gemv if r.config}:
         split = config.split_k > 1
         types = {"x": "*bf16", "weight": "*bf16", "bias": "*bf16"}
         types["out"] = "*fp32" if split else "*bf16"
@@ -146,8 +147,8 @@ def _gemv() -> Iterator[Build]:
         options = {"num_warps": config.num_warps}
         tile = f"{config.rows}x{config.columns}/{config.split_k}"
         if isinstance(config, configs.DotConfig):
-            name, kernel = f"gemv dot {tile}", gemv._dot_kernel
-            constants["M_PAD"] = 16
+            name, kernel = f"gemv dot {rows} {tile}", gemv._dot_kernel
+            constants["M_PAD"] = rows
             options["num_stages"] = config.num_stages
         else:
             name, kernel = f"gemv fma {tile}", gemv._fma_kernel

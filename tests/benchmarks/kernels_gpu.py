@@ -1,6 +1,6 @@
 """Checks every paged kernel on this GPU against its twin, then times the candidates of `configs`.
 
-    PYTHONPATH=engines:harness python3 tests/benchmarks/kernels_gpu.py [--only decode,gemv]
+    PYTHONPATH=engines:harness python3 tests/benchmarks/kernels_gpu.py [--only decode,gemv-3B-16]
 
 Prints, a line a workload, the best candidate with its share of the ceilings measured in the same
 run; WINNER lines end the sections that have one configuration, and belong in
@@ -32,7 +32,11 @@ TOLERANCE = 1e-2  # of bfloat16 products
 SECTIONS: dict[str, Callable[[Bench, Ceilings], None]] = {
     "elementwise": gpu_elementwise.elementwise,
     "sampling": gpu_sampling.sampling,
-    "gemv": gpu_products.gemv,
+    **{
+        f"gemv-{model}-{rows[0]}": gpu_products.gemv(model, rows)
+        for model in ("3B", "8B")
+        for rows in ((1,), (16,), (64, 32))
+    },
     "prefill": gpu_attention.prefill,
     "decode": gpu_attention.decode,
     "step": gpu_step.step,

@@ -24,7 +24,12 @@ from enginebench_paged.kernels.checks import (
     require_shape,
 )
 from enginebench_paged.kernels.configs import DecodeConfig, PrefillConfig, chip
-from enginebench_paged.kernels.dependent_launch import await_previous, launch_options
+from enginebench_paged.kernels.dependent_launch import (
+    LINE_BYTES,
+    await_previous,
+    launch_options,
+    prefetch_line,
+)
 
 _LOG2E = math.log2(math.e)
 _MOST_SPLITS = 128
@@ -49,6 +54,23 @@ def blocks_of_tile(table, start, end, BLOCK_SIZE: tl.constexpr, TILE: tl.constex
     """The block of each token of a tile; asked for a tile ahead, so that keys wait for no table."""
     token = start + tl.arange(0, TILE)
     return tl.load(table + token // BLOCK_SIZE, mask=token < end, other=0)
+
+
+@triton.jit
+def _ask_for_keys(
+    k_cache, v_cache, table, begin, end, head_at, cache_stride_block, cache_stride_slot,
+    BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, ROW_LINES: tl.constexpr, LINE: tl.constexpr,
+):  # fmt: skip
+    """Has the cache fetch the first tile of a part. Its newest key may not be written yet, which
+    does not matter: nothing is kept in registers.
+    """
+    if begin < end:
+        token = tl.minimum(begin + tl.arange(0, TILE), end - 1)
+        block = tl.load(table + token // BLOCK_SIZE).to(tl.int64)
+        at = block * cache_stride_block + head_at + (token % BLOCK_SIZE) * cache_stride_slot
+        line = tl.arange(0, ROW_LINES) * LINE
+        prefetch_line(k_cache + at[:, None] + line[None, :])
+        prefetch_line(v_cache + at[:, None] + line[None, :])
 
 
 @triton.jit
@@ -82,15 +104,24 @@ def _decode_kernel(
     SOFTCAP: tl.constexpr,
     SPLIT: tl.constexpr,
     SCALED: tl.constexpr,
+    ROW_LINES: tl.constexpr,
+    LINE: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    await_previous(PDL)
     split = tl.program_id(0)
     n_splits = tl.num_programs(0)
     kv_head = tl.program_id(1)
     sequence = tl.program_id(2).to(tl.int64)
     context = tl.load(context_lens + sequence)
     begin, end, _, first = _part_of_context(context, split, n_splits, TILE, WINDOW)
+    table = block_tables + sequence * table_stride
+    head_at = kv_head.to(tl.int64) * cache_stride_head
+    if PDL and SPLIT:
+        _ask_for_keys(
+            k_cache, v_cache, table, begin, end, head_at, cache_stride_block, cache_stride_slot,
+            BLOCK_SIZE, TILE, ROW_LINES, LINE,
+        )  # fmt: skip
+    await_previous(PDL)
     if SPLIT:
         if begin >= end:
             return
@@ -103,8 +134,6 @@ def _decode_kernel(
     dtype = query.dtype
     if SCALED:
         scale_log2 *= tl.load(k_scale + kv_head)
-    table = block_tables + sequence * table_stride
-    head_at = kv_head.to(tl.int64) * cache_stride_head
 
     best = tl.full((GROUP_PAD,), -1.0e30, tl.float32)
     total = tl.zeros((GROUP_PAD,), tl.float32)
@@ -165,11 +194,11 @@ def _combine_kernel(
     WINDOW: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    await_previous(PDL)
     head = tl.program_id(0)
     sequence = tl.program_id(1).to(tl.int64)
     context = tl.load(context_lens + sequence)
     _, _, used, _ = _part_of_context(context, 0, n_splits, TILE, WINDOW)
+    await_previous(PDL)
     split = tl.arange(0, SPLITS_PAD)
     d = tl.arange(0, D_PAD)
     row = sequence * N_HEADS + head
@@ -220,6 +249,7 @@ def decode_attention(
         batch * n_kv_heads, block_tables.shape[1] * block_size, tile, device.sm_count, config
     )
     partial, partial_lse = out, out
+    element_bytes = k_cache.element_size()
     if n_splits > 1:
         shape = (batch, n_heads, n_splits)
         partial = torch.empty((*shape, head_dim), dtype=torch.float32, device=q.device)
@@ -252,6 +282,8 @@ def decode_attention(
         SOFTCAP=softcap is not None,
         SPLIT=n_splits > 1,
         SCALED=scales is not None,
+        ROW_LINES=triton.next_power_of_2(triton.cdiv(head_dim * element_bytes, LINE_BYTES)),
+        LINE=LINE_BYTES // element_bytes,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         **options,

@@ -45,7 +45,7 @@ class FmaConfig:
 
 @dataclass(frozen=True, slots=True)
 class DotConfig:
-    """Product with up to 16 rows on the matrix units: as above, and pipeline stages."""
+    """Product with up to 64 rows on the matrix units: as above, and pipeline stages."""
 
     rows: int
     columns: int
@@ -59,14 +59,14 @@ GemvConfig = FmaConfig | DotConfig
 
 @dataclass(frozen=True, slots=True)
 class GemvRule:
-    """The configuration for M, N and K up to these; of a chip's rules the first that fits is
-    taken.
+    """The configuration for M, N and K up to these, None for the library's product; of a chip's
+    rules the first that fits is taken.
     """
 
     max_m: int
     max_n: int
     max_k: int
-    config: GemvConfig
+    config: GemvConfig | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,15 @@ def _hopper(sm_count: int) -> Chip:
             GemvRule(16, 2560, 2048, DotConfig(128, 64, 4, 4, 5)),
             GemvRule(16, 4096, _ANY, DotConfig(32, 256, 1, 4, 4)),
             GemvRule(16, _ANY, _ANY, DotConfig(64, 256, 1, 4, 3)),
+            GemvRule(64, 2048, _ANY, DotConfig(64, 128, 4, 4, 4)),
+            GemvRule(32, 2560, 2048, DotConfig(64, 128, 2, 4, 4)),
+            GemvRule(32, 4096, _ANY, DotConfig(64, 128, 2, 4, 4)),
+            GemvRule(64, 4096, 4096, None),
+            GemvRule(64, 4096, _ANY, DotConfig(64, 128, 2, 4, 4)),
+            GemvRule(32, 6144, _ANY, DotConfig(64, 128, 1, 4, 4)),
+            GemvRule(64, 6144, _ANY, None),
+            GemvRule(64, 22016, 2048, DotConfig(64, 128, 1, 4, 4)),
+            GemvRule(64, _ANY, _ANY, DotConfig(128, 128, 1, 8, 3)),
         ),
         sample=_SAMPLE,
     )

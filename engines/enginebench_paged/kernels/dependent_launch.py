@@ -2,10 +2,10 @@
 
 A decode step of a small model is hundreds of kernels of a few microseconds; a start costs each of
 them about one. Launched with `launch_options`, a kernel's programs are already placed when the one
-before ends. The contract: every kernel calls `await_previous` before it reads anything that
-a kernel wrote and before it writes anything; what it may do earlier is read weights. It lets
-its successor start only after it has waited itself, so no kernel ever runs beside its
-predecessor's predecessor.
+before ends. The contract: every kernel calls `await_previous` before it reads what the kernel
+before it wrote, and before it writes anything. Earlier it may read what is older (weights, lengths,
+block tables), and have the cache fetch what it will need. It lets its successor start only after it
+has waited itself, so no kernel ever runs beside its predecessor's predecessor.
 """
 
 import torch
@@ -15,6 +15,8 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from enginebench_paged.kernels.configs import chip
 
+LINE_BYTES = 128  # of the L2 cache
+
 
 @triton.jit
 def await_previous(PDL: tl.constexpr):
@@ -22,6 +24,14 @@ def await_previous(PDL: tl.constexpr):
     if PDL:
         gdc_wait()
         gdc_launch_dependents()
+
+
+@triton.jit
+def prefetch_line(at):
+    """Has the L2 cache fetch the lines at these addresses; harmless where the data still change."""
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [at], tl.int32, is_pure=False, pack=1
+    )
 
 
 def launch_options(device: torch.device) -> dict[str, bool]:

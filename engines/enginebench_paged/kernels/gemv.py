@@ -1,9 +1,9 @@
-"""Skinny products: x (M, K) times W (N, K) transposed for M <= 16, bound by reading W once.
+"""Skinny products: x (M, K) times W (N, K) transposed for M <= 64, bound by reading W once.
 
 Two kernels. "fma" (M = 1) multiplies on the vector units: a program owns a few rows of W and sums
-along K in registers. "dot" multiplies on the matrix units, W as the tall operand, x padded to 16
-columns. Where N alone gives too few programs K is cut into parts, summed by a second kernel in a
-fixed order: no atomics, so the same inputs give the same bits.
+along K in registers. "dot" multiplies on the matrix units, W as the tall operand, x padded to 16,
+32 or 64 columns. Where N alone gives too few programs K is cut into parts, summed by a second
+kernel in a fixed order: no atomics, so the same inputs give the same bits.
 """
 
 import torch
@@ -20,7 +20,7 @@ from enginebench_paged.kernels.checks import (
 from enginebench_paged.kernels.configs import DotConfig, FmaConfig, GemvConfig, gemv_config
 from enginebench_paged.kernels.dependent_launch import await_previous, launch_options
 
-MOST_ROWS = 16
+MOST_ROWS = 64
 _FALLBACK = DotConfig(32, 64, 1, 4, 2)
 
 
@@ -150,7 +150,7 @@ def skinny_linear(
     out: Tensor | None = None,
     config: GemvConfig | None = None,
 ) -> Tensor:
-    """Twin of reference.linear for x (M, K), M <= 16; sums in float32."""
+    """Twin of reference.linear for x (M, K), M <= 64; sums in float32."""
     m, k = x.shape
     n = weight.shape[0]
     require(0 < m <= MOST_ROWS, f"x has {m} rows, this product takes 1 to {MOST_ROWS}")
@@ -194,7 +194,7 @@ def skinny_linear(
     else:
         _dot_kernel[grid](
             x, weight, some_bias, target, m, n, x.stride(0), weight.stride(0), columns_each,
-            M_PAD=16, num_stages=config.num_stages, **constants,
+            M_PAD=max(16, triton.next_power_of_2(m)), num_stages=config.num_stages, **constants,
         )  # fmt: skip
     if split:
         sum_parts(target, bias, out)

@@ -99,7 +99,6 @@ def _rope_cache_kernel(
     SCALED: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    await_previous(PDL)
     token = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1)
     q_groups: tl.constexpr = (N_HEADS + HEADS - 1) // HEADS
@@ -108,6 +107,8 @@ def _rope_cache_kernel(
     angles = cos_sin + tl.load(positions + token) * (2 * HALF) + half
     cos = tl.load(angles, mask=half_inside, other=0.0)[None, :]
     sin = tl.load(angles + HALF, mask=half_inside, other=0.0)[None, :]
+    slot = tl.load(slots + token)
+    await_previous(PDL)
     if group < q_groups:
         head = group * HEADS + tl.arange(0, HEADS)
         real = head < N_HEADS
@@ -118,7 +119,6 @@ def _rope_cache_kernel(
         tl.store(target, low.to(out.dtype.element_ty), mask=inside)
         tl.store(target + HALF, high.to(out.dtype.element_ty), mask=inside)
     else:
-        slot = tl.load(slots + token)
         if slot >= 0:
             head = (group - q_groups) * HEADS + tl.arange(0, HEADS)
             real = head < N_KV_HEADS

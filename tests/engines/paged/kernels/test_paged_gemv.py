@@ -18,7 +18,16 @@ DOT_SPLIT = DotConfig(rows=32, columns=16, split_k=5, num_warps=4, num_stages=2)
 @pytest.mark.parametrize(("n", "k"), [(1, 63), (40, 128), (33, 100)])
 @pytest.mark.parametrize(
     ("m", "config"),
-    [(1, FMA), (1, FMA_SPLIT), (1, DOT), (3, DOT), (16, DOT), (2, DOT_SPLIT), (16, DOT_SPLIT)],
+    [
+        (1, FMA),
+        (1, FMA_SPLIT),
+        (1, DOT),
+        (3, DOT),
+        (16, DOT),
+        (33, DOT),
+        (2, DOT_SPLIT),
+        (64, DOT_SPLIT),
+    ],
 )
 def test_skinny_linear(device, m, config, n, k, with_bias, dtype) -> None:
     x = torch.randn(m, k, device=device).to(dtype)
@@ -47,8 +56,8 @@ def test_the_same_bits_every_time(device) -> None:
 
 def test_launcher_names_what_is_wrong(device) -> None:
     weight = torch.randn(8, 32, device=device)
-    with pytest.raises(ValueError, match="takes 1 to 16"):
-        skinny_linear(torch.randn(17, 32, device=device), weight)
+    with pytest.raises(ValueError, match="takes 1 to 64"):
+        skinny_linear(torch.randn(65, 32, device=device), weight)
     with pytest.raises(ValueError, match="they must agree"):
         skinny_linear(torch.randn(1, 32, device=device).half(), weight)
     with pytest.raises(ValueError, match="takes one row, x has 2"):
