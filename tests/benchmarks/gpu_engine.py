@@ -13,7 +13,11 @@ import pstats
 import random
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+
+import torch
 
 from enginebench.types import OptionValue
 from enginebench_models import open_model
@@ -43,6 +47,20 @@ def timed_waits(waits: list[float]) -> None:
         return ids
 
     Launched.wait = timed  # type: ignore[method-assign]
+
+
+@contextmanager
+def recorded_kernels() -> Iterator[None]:
+    """Prints the kernels that took most of the GPU's time, and how often each ran."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        yield
+    rows = sorted(profile.key_averages(), key=lambda row: -row.device_time_total)
+    total_us = sum(row.device_time_total for row in rows)
+    print(f"  {total_us / 1e6:.3f} s of kernels")
+    for row in rows[:24]:
+        share = 100 * row.device_time_total / total_us
+        each_us = row.device_time_total / row.count
+        print(f"  {share:5.1f}%  {row.count:6} x {each_us:8.1f} us  {row.key[:110]}")
 
 
 def requests(count: int, prompt: int, output: int, vocab_size: int) -> list[GenerationRequest]:
@@ -84,6 +102,7 @@ def main() -> None:
     parser.add_argument("--step-tokens", type=int)
     parser.add_argument("--off", default="", help="options to turn off, by comma")
     parser.add_argument("--profile", type=int, help="of the host, at this batch size")
+    parser.add_argument("--kernels", type=int, help="what the GPU does, at this batch size")
     options = parser.parse_args()
     began = time.perf_counter()
     model = open_model(options.model)
@@ -101,7 +120,8 @@ def main() -> None:
         profile = cProfile.Profile()
         if batch == options.profile:
             profile.enable()
-        times = run(engine, requests(batch, *size), waits)
+        with recorded_kernels() if batch == options.kernels else nullcontext():
+            times = run(engine, requests(batch, *size), waits)
         profile.disable()
         step, wait = statistics.median(times.steps_s), statistics.median(times.waits_s)
         print(
