@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-__all__ = ["CacheFiles", "SlottedEngine"]
+__all__ = ["CacheFiles", "DeviceEngine", "SlottedEngine"]
 
 
 @runtime_checkable
@@ -18,6 +18,16 @@ class SlottedEngine(Protocol):
     """
 
     slots: int | None
+
+
+@runtime_checkable
+class DeviceEngine(Protocol):
+    """An engine that holds memory of accelerators, which its process's own size does not show."""
+
+    @property
+    def device_bytes(self) -> int:
+        """What it has taken of all devices."""
+        ...
 
 
 @runtime_checkable

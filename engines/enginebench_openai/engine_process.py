@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
+import psutil
+
 from enginebench.errors import BenchError, EngineError
 from enginebench_openai import messages
 from enginebench_openai.loop import (
@@ -67,6 +69,13 @@ class EngineProcess:
     def file_cache(self, command: FileCache) -> None:
         """Save or restore the prompt cache between steps; `CacheFiled` tells how it went."""
         self._send(messages.File(command))
+
+    def own_bytes(self) -> int | None:
+        """What its process holds in memory, mapped files included; None when it has ended."""
+        try:
+            return psutil.Process(self._child.pid).memory_info().rss
+        except psutil.Error:
+            return None
 
     async def close(self, timeout_s: float) -> bool:
         """End it after the step it is in; False, and killed, if that took too long."""
@@ -137,7 +146,9 @@ def _event(
     if isinstance(message, messages.Tokens):
         return Stepped(message.outputs)
     if isinstance(message, messages.Ready):
-        return Started(message.context_length, message.features, message.slots)
+        return Started(
+            message.context_length, message.features, message.slots, message.device_bytes
+        )
     if isinstance(message, messages.Filed):
         return message.result
     if isinstance(message, messages.No):
@@ -197,7 +208,7 @@ def _message(event: Event) -> messages.Up:
     if isinstance(event, Stepped):
         return messages.Tokens(tuple(event.outputs))
     if isinstance(event, Started):
-        return messages.Ready(event.context_length, event.features, event.slots)
+        return messages.Ready(event.context_length, event.features, event.slots, event.device_bytes)
     if isinstance(event, CacheFiled):
         return messages.Filed(event)
     if isinstance(event, Refused):

@@ -66,6 +66,10 @@ class EngineLink(Protocol):
         """Save or restore the prompt cache."""
         ...
 
+    def own_bytes(self) -> int | None:
+        """What the engine's process holds in memory; None where it cannot be told."""
+        ...
+
     async def close(self, timeout_s: float) -> bool:
         """End the engine after the step it is in; False if that took too long."""
         ...

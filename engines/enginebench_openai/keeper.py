@@ -38,9 +38,12 @@ MakeLink = Callable[[Callable[[Event], None]], EngineLink]
 
 @dataclass(kw_only=True, eq=False)
 class Keeper:
-    """`on_ready` is told whenever the engine is there, `on_lost` when it will not come (back)."""
+    """`on_ready` is told whenever the engine is there, `on_lost` when it will not come (back).
+    `size_bytes` is how large its weights are.
+    """
 
     model: str
+    size_bytes: int
     front: Front
     make_link: MakeLink
     metrics: ServerMetrics
@@ -53,7 +56,17 @@ class Keeper:
         self._tries = 0
         self._ready_at = self._load_began_at = 0.0
         self._again: asyncio.TimerHandle | None = None
+        self._device_bytes = self._own_bytes = 0
         self.leaving = False
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the engine takes, or when it was last there took; before that, what its weights
+        do. Memory of its process and of devices.
+        """
+        if self._link is not None and self.front.state == "ready":
+            self._own_bytes = self._link.own_bytes() or self._own_bytes
+        return (self._own_bytes + self._device_bytes) or self.size_bytes
 
     @property
     def holds_engine(self) -> bool:
@@ -68,6 +81,7 @@ class Keeper:
 
     async def unload(self) -> None:
         """Let the engine go; it has nothing to do."""
+        self._own_bytes = self.memory_bytes - self._device_bytes
         self.leaving = True
         link, self._link = self._link, None
         self.front.close()
@@ -104,7 +118,7 @@ class Keeper:
         if link is not self._link:  # told to leave, or dead
             return
         if isinstance(event, Started):
-            self._ready_at = time.monotonic()
+            self._ready_at, self._device_bytes = time.monotonic(), event.device_bytes
             self.metrics.loaded(self.model, self._ready_at - self._load_began_at)
             self.front.open(link, event)
             self.on_ready()

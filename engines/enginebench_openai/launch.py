@@ -97,7 +97,8 @@ def parse_arguments(
             stall_timeout_s=found["stall_timeout"],
         ),
         pool=PoolSettings(
-            max_loaded=found["max_loaded_models"],
+            max_loaded=_max_loaded(found),
+            memory_bytes=_bytes(found["max_model_memory_gib"]),
             idle_timeout_s=found["model_idle_timeout"],
             restarts=found["engine_restarts"],
         ),
@@ -131,6 +132,15 @@ def _check_together(found: Mapping[str, Any], models: Sequence[tuple[str, str]])
         raise ValueError(
             "each of several models has a process of its own: leave --no-engine-process out"
         )
+
+
+def _max_loaded(found: Mapping[str, Any]) -> int | None:
+    most: int | None = found["max_loaded_models"]
+    return 1 if most is None and found["max_model_memory_gib"] is None else most
+
+
+def _bytes(gib: float | None) -> int | None:
+    return None if gib is None else int(gib * 2**30)
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
@@ -218,8 +228,16 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
     add(
         "--max-loaded-models",
         type=_count,
-        default=1,
-        help="of several models, how many may be in memory at once (default: %(default)d)",
+        default=None,
+        help="of several models, how many may be in memory at once (default: 1; with "
+        "--max-model-memory-gib: as many as fit)",
+    )
+    add(
+        "--max-model-memory-gib",
+        type=_positive,
+        default=None,
+        help="memory for all loaded models together, of processes and devices: a model that is "
+        "wanted and does not fit beside the others makes one of them leave (default: no limit)",
     )
     add(
         "--model-idle-timeout",

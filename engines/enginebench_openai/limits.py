@@ -27,8 +27,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """`restarts`: tries in a row to restart an engine that died. `idle_timeout_s` None: never."""
+    """`restarts`: tries in a row to restart an engine that died. `idle_timeout_s` None: never.
 
-    max_loaded: int = 1
+    `max_loaded` None: as many models as `memory_bytes` holds (None: no matter how large).
+    """
+
+    max_loaded: int | None = 1
+    memory_bytes: int | None = None
     idle_timeout_s: float | None = None
     restarts: int = 0

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from enginebench.errors import BenchError
-from enginebench_openai.capabilities import CacheFiles, SlottedEngine
+from enginebench_openai.capabilities import CacheFiles, DeviceEngine, SlottedEngine
 from enginebench_openai.protocol import (
     EngineStats,
     Feature,
@@ -49,11 +49,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The engine is built; requests may come."""
+    """The engine is built; requests may come. `device_bytes`: of accelerators' memory."""
 
     context_length: int
     features: frozenset[Feature] = frozenset()
     slots: int | None = None
+    device_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,10 @@ class EngineThread:
         """Save or restore the prompt cache between steps; `CacheFiled` tells how it went."""
         self._commands.put(command)
 
+    def own_bytes(self) -> int | None:
+        """Unknown: it shares its process."""
+        return None
+
     def stop(self, timeout_s: float) -> bool:
         """Close the engine after the step it is in; False if that took longer than allowed."""
         self._commands.put(_Stop())
@@ -159,8 +164,7 @@ class EngineThread:
     def _run(self) -> None:
         try:
             with closing(self._build()) as engine:
-                slots = engine.slots if isinstance(engine, SlottedEngine) else None
-                self._post(Started(engine.context_length, engine.features, slots))
+                self._post(_started(engine))
                 self._serve(engine)
         except BenchError as error:  # says what to do by itself
             self._post(Died(error))
@@ -214,6 +218,15 @@ class EngineThread:
             engine.add(command)
         except ValueError as error:
             self._post(Refused(command.request_id, str(error)))
+
+
+def _started(engine: TokenEngine) -> Started:
+    return Started(
+        engine.context_length,
+        engine.features,
+        engine.slots if isinstance(engine, SlottedEngine) else None,
+        engine.device_bytes if isinstance(engine, DeviceEngine) else 0,
+    )
 
 
 def _filed(engine: TokenEngine, command: FileCache) -> CacheFiled:

@@ -69,6 +69,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     context_length: int
     features: frozenset[Feature] = frozenset()
     slots: int | None = None
+    device_bytes: int = 0
 
 
 class Tokens(msgspec.Struct, frozen=True, tag=True):

@@ -11,6 +11,7 @@ families are made when somebody asks. All of it belongs to the event loop's thre
     enginebench:requests_refused_total             the queue was full (429)
     enginebench:queue_seconds                      histogram: request read to handed to the engine
     enginebench:model_loaded{model}                gauge: 1 while its engine takes requests
+    enginebench:model_memory_bytes{model}          gauge: what it takes while it is loaded
     enginebench:model_load_seconds{model}          summary: an engine built; restarts too
     enginebench:model_switch_seconds               summary: a request for a model that was not
                                                    loaded to ready, what had to leave included
@@ -78,7 +79,7 @@ class ServerMetrics(Collector):
 
     def __init__(self) -> None:
         self.engines = EngineCounts()
-        self.loaded_models: Callable[[], Mapping[str, int]] = dict
+        self.model_bytes: Callable[[], Mapping[str, int | None]] = dict  # None: not loaded
         self.http_errors: Counter[int] = Counter()
         self.restarts: Counter[str] = Counter()
         self.refused = 0
@@ -178,11 +179,18 @@ class ServerMetrics(Collector):
         loads = SummaryMetricFamily(
             "enginebench:model_load_seconds", "Building a model's engine", labels=["model"]
         )
-        for model, value in self.loaded_models().items():
-            loaded.add_metric([model], value)
+        memory = GaugeMetricFamily(
+            "enginebench:model_memory_bytes",
+            "Memory of the engine's process and devices; where it has none, of its weights",
+            labels=["model"],
+        )
+        for model, size_bytes in self.model_bytes().items():
+            loaded.add_metric([model], int(size_bytes is not None))
+            if size_bytes is not None:
+                memory.add_metric([model], size_bytes)
         for model, (count, total_s) in self._load_s.items():
             loads.add_metric([model], count_value=count, sum_value=total_s)
-        yield from (loaded, loads)
+        yield from (loaded, memory, loads)
         yield SummaryMetricFamily(
             "enginebench:model_switch_seconds",
             "From a request for a model that was not loaded to ready",

@@ -1,7 +1,8 @@
-"""Which of a server's models are loaded: on demand, as many at once as the operator allows.
+"""Which of a server's models are loaded: on demand, as many at once as the operator allows, by
+number or by the memory that they take.
 
-A request for a model that is not loaded waits in its front's queue. If there is no room for one
-more, the model that has been idle longest leaves, else the one that was used longest ago: it
+A request for a model that is not loaded waits in its front's queue. If there is no room for it,
+the model that has been idle longest leaves, else the one that was used longest ago: it
 finishes what it has and what waited for it by then, while later requests wait for its next turn.
 So no request is dropped, and two models that are both wanted take turns. A model that nobody asked
 for in a while leaves by itself, if the operator says so.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from enginebench.errors import BenchError
@@ -29,13 +30,14 @@ logger = logging.getLogger(__name__)
 class ModelPool:
     """The fronts of all models, by name; the first model is loaded at the start.
 
-    `on_started` is told once, when the first one is ready. `on_lost` is told when the server is of
-    no more use: its first model cannot be loaded, or its only one keeps dying.
+    `models` says how each is reached, and how many bytes its weights have. `on_started` is told
+    once, when the first one is ready. `on_lost` is told when the server is of no more use: its
+    first model cannot be loaded, or its only one keeps dying.
     """
 
     def __init__(
         self,
-        models: Mapping[str, MakeLink],
+        models: Mapping[str, tuple[MakeLink, int]],
         *,
         settings: PoolSettings,
         limits: Limits,
@@ -49,9 +51,10 @@ class ModelPool:
         self._wanted: dict[str, float] = {}  # models that wait to be loaded: since when
         self._idle_checks: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._keepers = {name: self._keeper(name, make, limits) for name, make in models.items()}
-        metrics.loaded_models = lambda: {
-            name: int(keeper.front.state == "ready") for name, keeper in self._keepers.items()
+        self._keepers = {name: self._keeper(name, *how, limits) for name, how in models.items()}
+        metrics.model_bytes = lambda: {
+            name: keeper.memory_bytes if keeper.front.state == "ready" else None
+            for name, keeper in self._keepers.items()
         }
 
     @property
@@ -80,7 +83,7 @@ class ModelPool:
             *self._tasks, *(keeper.shut_down() for keeper in self._keepers.values())
         )
 
-    def _keeper(self, name: str, make_link: MakeLink, limits: Limits) -> Keeper:
+    def _keeper(self, name: str, make_link: MakeLink, size_bytes: int, limits: Limits) -> Keeper:
         front = Front(
             self._metrics,
             limits,
@@ -89,6 +92,7 @@ class ModelPool:
         )
         return Keeper(
             model=name,
+            size_bytes=size_bytes,
             front=front,
             make_link=make_link,
             metrics=self._metrics,
@@ -109,18 +113,35 @@ class ModelPool:
             if keeper.holds_engine or keeper.leaving:
                 continue
             holding = [one for one in self._keepers.values() if one.holds_engine or one.leaving]
-            if len(holding) < self._settings.max_loaded:
+            if self._fits(keeper, holding):
                 keeper.load()
-            else:
+            elif not any(one.leaving or one.front.retiring for one in holding):
                 self._retire_one(holding)
 
-    def _retire_one(self, holding: list[Keeper]) -> None:
-        waiting = sum(not self._keepers[name].holds_engine for name in self._wanted)
-        on_the_way = sum(one.leaving or one.front.retiring for one in holding)
+    def _fits(self, keeper: Keeper, holding: Sequence[Keeper]) -> bool:
+        """Whether there is room for one more; by itself, every model has it."""
+        most, memory_bytes = self._settings.max_loaded, self._settings.memory_bytes
+        if not holding or (most is not None and len(holding) >= most):
+            return not holding
+        if memory_bytes is None:
+            return True
+        return sum(one.memory_bytes for one in (*holding, keeper)) <= memory_bytes
+
+    def _shrink(self) -> None:
+        """An engine took more than its weights said: somebody else has to leave."""
+        memory_bytes = self._settings.memory_bytes
+        holding = [one for one in self._keepers.values() if one.holds_engine or one.leaving]
+        if memory_bytes is None or len(holding) < 2:
+            return
+        staying = [one for one in holding if not (one.leaving or one.front.retiring)]
+        if sum(one.memory_bytes for one in staying) > memory_bytes:
+            self._retire_one(holding)
+
+    def _retire_one(self, holding: Sequence[Keeper]) -> None:
         candidates = [
             one for one in holding if one.front.state == "ready" and not one.front.retiring
         ]
-        if not candidates or on_the_way >= waiting:
+        if not candidates:
             return
         chosen = min(candidates, key=lambda one: (not one.front.idle, one.front.last_used))
         chosen.front.retire()
@@ -131,6 +152,7 @@ class ModelPool:
         if asked_at is not None:
             self._metrics.switched(time.monotonic() - asked_at)
         self._watch_idleness(name)
+        self._shrink()
         self._make_room()
         if not self._has_started:
             self._has_started = True

@@ -50,6 +50,7 @@ class OfferedModel:
     chat_template: ChatTemplate | None
     make_link: MakeLink
     path: str = ""
+    size_bytes: int = 0
 
 
 @dataclass(kw_only=True)
@@ -81,7 +82,7 @@ class ServerProcess:
         self._death: BaseException | None = None
         metrics = ServerMetrics()
         self._pool = ModelPool(
-            {model.name: model.make_link for model in self.models},
+            {model.name: (model.make_link, model.size_bytes) for model in self.models},
             settings=self.pool,
             limits=self.limits,
             metrics=metrics,

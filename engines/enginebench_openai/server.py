@@ -81,6 +81,7 @@ def _serve(arguments: ServeArguments, make_engine: MakeEngine, started: float) -
         offered = []
         for index, (name, where) in enumerate(arguments.models):
             model = open_model(where)
+            _check_size(name, model.info.size_bytes or 0, arguments.pool.memory_bytes)
             offered.append(
                 OfferedModel(
                     name=name,
@@ -89,6 +90,7 @@ def _serve(arguments: ServeArguments, make_engine: MakeEngine, started: float) -
                     chat_template=model.chat_template,
                     make_link=engines.maker(index, model),
                     path=where,
+                    size_bytes=model.info.size_bytes or 0,
                 )
             )
         process = ServerProcess(
@@ -106,6 +108,14 @@ def _serve(arguments: ServeArguments, make_engine: MakeEngine, started: float) -
             ),
         )
         return process.run()
+
+
+def _check_size(name: str, size_bytes: int, most_bytes: int | None) -> None:
+    if most_bytes is not None and size_bytes > most_bytes:
+        raise UsageError(
+            f"the weights of {name!r} take {size_bytes / 2**30:.2f} GiB, more than "
+            f"--max-model-memory-gib {most_bytes / 2**30:g}: allow more, or leave the model out"
+        )
 
 
 class _Engines:

@@ -147,6 +147,12 @@ class PagedEngine:
             self._launched.popleft().wait()
         self._runner.close()
 
+    @property
+    def device_bytes(self) -> int:
+        """See `DeviceEngine`."""
+        device = self.config.device
+        return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+
     def _schedules_ahead(self) -> bool:
         """What a grammar allows next is known only when the last token is."""
         return self.config.schedule_ahead and not self._following_grammars

@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import threading
 import time
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -165,10 +166,18 @@ def link_to(engine):
 class Running:
     """A server in a thread of its own; `exit_code` is set when it has ended.
 
-    `engine` may be a function that builds it, or a mapping of several such functions by model.
+    `engine` may be a function that builds it, or a mapping of several such functions by model;
+    `sizes` are those of the models' weights in bytes.
     """
 
-    def __init__(self, engine, *, chat_template: object = ..., **settings: object) -> None:
+    def __init__(
+        self,
+        engine,
+        *,
+        chat_template: object = ...,
+        sizes: Mapping[str, int] = types.MappingProxyType({}),
+        **settings: object,
+    ) -> None:
         self.engine = engine
         listener = _listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -181,6 +190,7 @@ class Running:
                     tokenizer=FakeTokenizer(),
                     chat_template=FakeTemplate() if chat_template is ... else chat_template,
                     make_link=link_to(build),
+                    size_bytes=sizes.get(name, 0),
                 )
                 for name, build in several.items()
             ],

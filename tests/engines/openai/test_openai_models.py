@@ -74,6 +74,18 @@ def test_a_model_is_loaded_when_a_request_names_it():
         assert loaded(server)["b"]  # tokens need no engine
 
 
+def test_three_that_share_the_room_of_two_lose_nothing():
+    engines = {name: Engines(step_s=0.001) for name in "abc"}
+    settings = PoolSettings(max_loaded=None, memory_bytes=2)
+    with (
+        serving(engines, sizes=dict.fromkeys("abc", 1), pool=settings) as server,
+        ThreadPoolExecutor(12) as pool,
+    ):
+        asked = [pool.submit(ask, server, "abc"[n % 3]) for n in range(60)]
+        assert [one.result().status_code for one in asked] == [200] * 60
+        assert sum(loaded(server).values()) <= 2
+
+
 def test_what_is_in_flight_ends_before_its_model_leaves():
     a, b = Engines(step_s=0.02), Engines()
     with serving({"a": a, "b": b}) as server, ThreadPoolExecutor(8) as pool:
@@ -101,6 +113,47 @@ def test_two_fit_where_the_operator_says_so():
         assert ask(server, "b").status_code == ask(server, "a").status_code == 200
         assert loaded(server) == {"a": True, "b": True}
         assert (len(a.built), len(b.built)) == (1, 1)
+
+
+def test_models_stay_while_their_weights_fit():
+    engines = {name: Engines() for name in "abc"}
+    sizes = {"a": 40, "b": 30, "c": 40}
+    settings = PoolSettings(max_loaded=None, memory_bytes=100)
+    with serving(engines, sizes=sizes, pool=settings) as server:
+        assert ask(server, "b").status_code == ask(server, "a").status_code == 200
+        assert loaded(server) == {"a": True, "b": True, "c": False}
+        assert ask(server, "c").status_code == 200  # b was used longest ago
+        assert loaded(server) == {"a": True, "b": False, "c": True}
+        found = metrics(server)
+        assert found['model_memory_bytes{model="a"}'] == 40
+        assert 'model_memory_bytes{model="b"}' not in found
+        assert [len(one.built) for one in engines.values()] == [1, 1, 1]
+
+
+def test_an_engine_that_takes_more_than_its_weights_makes_another_leave():
+    a, b = Engines(), Engines()
+
+    def large() -> ScriptedEngine:
+        engine = b()
+        engine.device_bytes = 90
+        return engine
+
+    settings = PoolSettings(max_loaded=None, memory_bytes=100)
+    with serving({"a": a, "b": large}, sizes={"a": 40, "b": 40}, pool=settings) as server:
+        assert ask(server, "b").status_code == 200
+        until(lambda: loaded(server) == {"a": False, "b": True})
+        assert metrics(server)['model_memory_bytes{model="b"}'] == 90
+        assert ask(server, "a").status_code == 200  # now it is known: b leaves first
+        assert b.last.closed and loaded(server) == {"a": True, "b": False}
+        assert ask(server, "b").status_code == 200 and len(b.built) == 2
+
+
+def test_a_model_too_large_for_the_memory_is_alone():
+    engines = {name: Engines() for name in "ab"}
+    settings = PoolSettings(max_loaded=None, memory_bytes=10)
+    with serving(engines, sizes={"a": 40, "b": 30}, pool=settings) as server:
+        assert ask(server, "b").status_code == ask(server, "a").status_code == 200
+        assert loaded(server) == {"a": True, "b": False}
 
 
 def test_an_idle_model_leaves_and_comes_back():
