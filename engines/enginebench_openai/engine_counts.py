@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from enginebench_openai.protocol import EngineStats
 
 if TYPE_CHECKING:
-    from enginebench_openai.front import EngineLink
+    from enginebench_openai.link import EngineLink
 
 __all__ = ["EngineCounts"]
 

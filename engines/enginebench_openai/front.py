@@ -10,69 +10,38 @@ and wakes the handlers. How the engine comes and goes is decided by its `Keeper`
 
 from __future__ import annotations
 
-import asyncio
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
+from enginebench_openai.deadlines import Deadlines
 from enginebench_openai.errors import ApiError
 from enginebench_openai.fair_queue import FairQueue
 from enginebench_openai.filings import Filings
 from enginebench_openai.flight import Flight
 from enginebench_openai.generation import Blame, Generation
 from enginebench_openai.limits import Limits
+from enginebench_openai.link import EngineLink
 from enginebench_openai.loop import (
     CacheAction,
     CacheFiled,
-    FileCache,
     Refused,
     Started,
     Stepped,
 )
 from enginebench_openai.metrics import ServerMetrics
-from enginebench_openai.protocol import EngineStats, Feature, GenerationRequest, TokenOutput
+from enginebench_openai.pace import Pace
+from enginebench_openai.protocol import Feature, TokenOutput
+from enginebench_openai.visitors import Visitors
 
-__all__ = ["DEAD", "EngineLink", "Front", "FrontState"]
+__all__ = ["DEAD", "Front", "FrontState"]
 
 # unloaded: no engine, until a request comes; restarting: it died and is being built again
 FrontState = Literal["unloaded", "loading", "ready", "restarting", "dead"]
 
 AHEAD: Final = 4  # one request more for every so many slots, so that none waits for the server
-PACE_WEIGHT: Final = 0.1
-MAX_RETRY_AFTER_S: Final = 60
 DEAD = "the engine has died; see the server's log"
-
-
-class EngineLink(Protocol):
-    """What the server needs of whatever runs an engine; none of it blocks."""
-
-    stats: EngineStats | None
-
-    def start(self) -> None:
-        """Begin to build the engine; events tell how it went."""
-        ...
-
-    def add(self, requests: Iterable[GenerationRequest]) -> None:
-        """Queue requests."""
-        ...
-
-    def abort(self, request_ids: Iterable[str]) -> None:
-        """Forget requests before the next step."""
-        ...
-
-    def file_cache(self, command: FileCache) -> None:
-        """Save or restore the prompt cache."""
-        ...
-
-    def own_bytes(self) -> int | None:
-        """What the engine's process holds in memory; None where it cannot be told."""
-        ...
-
-    async def close(self, timeout_s: float) -> bool:
-        """End the engine after the step it is in; False if that took too long."""
-        ...
 
 
 class Front:
@@ -105,9 +74,9 @@ class Front:
         self._queue = FairQueue(self._limits.max_queue)
         self._later: FairQueue | None = None  # what came after the engine was told to leave
         self._filings = Filings()
-        self._visitors: set[asyncio.Future[None]] = set()
-        self._pace_s = 0.0  # between requests that end, smoothed
-        self._ended_at = 0.0
+        self._visitors = Visitors()
+        self._deadlines = Deadlines(self._limits, self._fail)
+        self._pace = Pace()
 
     @property
     def in_flight(self) -> int:
@@ -137,7 +106,7 @@ class Front:
     @property
     def wants_engine(self) -> bool:
         """Whether requests wait for an engine that is not there."""
-        return bool(self._visitors) or (self._link is None and bool(self._flights))
+        return len(self._visitors) > 0 or (self._link is None and bool(self._flights))
 
     def require_ready(self) -> None:
         """Raise the error that a request gets while it cannot be taken."""
@@ -156,15 +125,10 @@ class Front:
             return
         if len(self._visitors) >= self._limits.max_queue:
             raise self._full(1)
-        visitor = asyncio.get_running_loop().create_future()
-        self._visitors.add(visitor)
-        self._on_wanted()
         try:
-            await asyncio.wait_for(visitor, self._limits.queue_timeout_s)
+            await self._visitors.wait(self._on_wanted, self._limits.queue_timeout_s)
         except TimeoutError:
             raise self._not_now("the model was not loaded in time", "loading") from None
-        finally:
-            self._visitors.discard(visitor)
 
     def submit(self, flight: Flight) -> None:
         """Take in a flight: its generations go to the engine, or wait for it."""
@@ -177,13 +141,13 @@ class Front:
             queue.push(name, flight.client, flight.priority)
         self._metrics.started(flight)
         self._dispatch()
-        self._set_timers(flight)
+        self._deadlines.set(flight, self._waiting_of(flight))
         if self._link is None or self._later is not None:
             self._on_wanted()
 
     def abandon(self, flight: Flight) -> None:
         """The client has gone: free what its unfinished generations hold. Harmless when done."""
-        self._cancel_timers(flight)
+        self._deadlines.cancel(flight)
         known = [
             generation.request.request_id
             for generation in flight.generations
@@ -230,9 +194,7 @@ class Front:
         self.context_length, self.features = started.context_length, started.features
         self.slots = slots = started.slots
         self._room = None if slots is None else slots + max(1, slots // AHEAD)
-        for visitor in self._visitors:
-            if not visitor.done():
-                visitor.set_result(None)
+        self._visitors.let_in()
         self._dispatch()
 
     def retire(self) -> None:
@@ -260,9 +222,7 @@ class Front:
 
     def give_up(self, reason: str) -> None:
         """There will be no engine: whoever waits for one is told why."""
-        for visitor in self._visitors:
-            if not visitor.done():
-                visitor.set_exception(ApiError(503, reason, code="model_not_loaded"))
+        self._visitors.turn_away(ApiError(503, reason, code="model_not_loaded"))
         self.fail_all(reason)
 
     def fail_all(self, reason: str) -> None:
@@ -288,12 +248,11 @@ class Front:
 
     def _full(self, count: int) -> ApiError:
         self._metrics.refused += count
-        wait_s = min(MAX_RETRY_AFTER_S, max(1, math.ceil(self.queued * self._pace_s)))
         return ApiError(
             429,
             "the server has as many requests waiting as it takes from one client; try again later",
             code="queue_full",
-            headers={"retry-after": str(wait_s)},
+            headers={"retry-after": str(self._pace.retry_after_s(self.queued))},
         )
 
     def _not_now(self, message: str, code: str) -> ApiError:
@@ -345,9 +304,7 @@ class Front:
             assert self._link is not None
             self._link.abort((name,))
         self._free(name)
-        if self._ended_at:
-            self._pace_s += PACE_WEIGHT * (now - self._ended_at - self._pace_s)
-        self._ended_at = now
+        self._pace.ended(now)
         self._metrics.finished(flight, generation, now)
         flight.tell(generation)
 
@@ -378,27 +335,7 @@ class Front:
         if ended:
             self._withdraw([name for name, _, _ in ended])
 
-    def _set_timers(self, flight: Flight) -> None:
-        loop, limits = asyncio.get_running_loop(), self._limits
-        if limits.request_timeout_s is not None:
-            flight.timers.append(loop.call_later(limits.request_timeout_s, self._too_long, flight))
-        waits = any(one.request.request_id not in self._sent for one in flight.generations)
-        if waits and limits.queue_timeout_s is not None:
-            flight.timers.append(loop.call_later(limits.queue_timeout_s, self._not_begun, flight))
-
-    def _cancel_timers(self, flight: Flight) -> None:
-        for timer in flight.timers:
-            timer.cancel()
-        flight.timers.clear()
-
-    def _too_long(self, flight: Flight) -> None:
+    def _waiting_of(self, flight: Flight) -> Callable[[], Sequence[str]]:
+        """Those of its generations that the engine does not have, whenever it is asked."""
         names = [one.request.request_id for one in flight.generations]
-        limit_s = self._limits.request_timeout_s
-        self._fail(names, f"the request took longer than this server's {limit_s:g} s", "timeout")
-
-    def _not_begun(self, flight: Flight) -> None:
-        names = [one.request.request_id for one in flight.generations]
-        waiting = [name for name in names if name not in self._sent]
-        limit_s = self._limits.queue_timeout_s
-        reason = f"the server is overloaded: no slot came free in {limit_s:g} s"
-        self._fail(waiting, reason, "overload")
+        return lambda: [name for name in names if name not in self._sent]

@@ -19,11 +19,12 @@ from functools import partial
 from typing import Final
 
 from enginebench.errors import BenchError, UsageError
-from enginebench_openai.front import EngineLink, Front
+from enginebench_openai.front import Front
+from enginebench_openai.link import EngineLink, MakeLink
 from enginebench_openai.loop import Died, Event, Started
 from enginebench_openai.metrics import ServerMetrics
 
-__all__ = ["Keeper", "MakeLink"]
+__all__ = ["Keeper"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,6 @@ FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 STEADY_S: Final = 60.0
 CLOSE_S: Final = 10.0
-
-# Makes the way to a new engine, which gives its events to the receiver.
-MakeLink = Callable[[Callable[[Event], None]], EngineLink]
 
 
 @dataclass(kw_only=True, eq=False)

@@ -2,7 +2,8 @@
 
 The names and defaults are those of llama-server's documentation. Fields that would change the
 answer in a way that this server cannot are refused by name, as everywhere (`bodies.NEUTRAL`).
-`n_keep` is honoured by nature: nothing of a prompt is ever discarded.
+`n_keep` is honoured by nature, since nothing of a prompt is discarded, unless the engine shifts its
+context: then the server's own option says how much stays.
 """
 
 from __future__ import annotations

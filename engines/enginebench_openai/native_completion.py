@@ -21,6 +21,7 @@ from enginebench_openai.generate import Asked, flight_of
 from enginebench_openai.native_answers import NativeWriter
 from enginebench_openai.native_bodies import NativeBody, completion_body
 from enginebench_openai.params import MAX_LOGPROBS, MAX_PROMPTS
+from enginebench_openai.protocol import Feature
 from enginebench_openai.ranges import out_of_range
 from enginebench_openai.served import Served, read_body, served
 from enginebench_openai.sse import TEXT
@@ -88,6 +89,8 @@ def _check(body: NativeBody, on: Served) -> None:
         raise out_of_range("n_predict", body.n_predict, "0 or more (-1: what the context leaves)")
     if not 0 <= body.n_probs <= MAX_LOGPROBS:
         raise out_of_range("n_probs", body.n_probs, f"between 0 and {MAX_LOGPROBS}")
+    if body.n_keep and Feature.CONTEXT_SHIFT in on.front.features:
+        raise out_of_range("n_keep", body.n_keep, "0: the server's option keep_tokens says it")
     only = 0 if (on.front.slots or 1) == 1 else -1
     if body.id_slot not in (-1, only):
         raise out_of_range("id_slot", body.id_slot, "-1 (any)" + " or 0" * (only == 0))

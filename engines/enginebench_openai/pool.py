@@ -18,8 +18,9 @@ from functools import partial
 
 from enginebench.errors import BenchError
 from enginebench_openai.front import DEAD, Front
-from enginebench_openai.keeper import Keeper, MakeLink
+from enginebench_openai.keeper import Keeper
 from enginebench_openai.limits import Limits, PoolSettings
+from enginebench_openai.link import MakeLink
 from enginebench_openai.metrics import ServerMetrics
 
 __all__ = ["ModelPool"]

@@ -24,8 +24,8 @@ from enginebench.errors import BenchError
 from enginebench_openai.access import Access
 from enginebench_openai.app import build_app
 from enginebench_openai.connection import connection_class
-from enginebench_openai.keeper import MakeLink
 from enginebench_openai.limits import Limits, PoolSettings
+from enginebench_openai.link import MakeLink
 from enginebench_openai.metrics import ServerMetrics
 from enginebench_openai.pool import ModelPool
 from enginebench_openai.served import Served, ServedModels

@@ -32,8 +32,7 @@ from enginebench_openai.logs import set_up_logging
 if TYPE_CHECKING:
     from enginebench_models import Model
     from enginebench_openai.access import Access
-    from enginebench_openai.front import EngineLink
-    from enginebench_openai.keeper import MakeLink
+    from enginebench_openai.link import EngineLink, MakeLink
     from enginebench_openai.loop import Event
     from enginebench_openai.nursery import Child, Nursery
     from enginebench_openai.protocol import TokenEngine

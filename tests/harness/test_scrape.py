@@ -19,7 +19,7 @@ from enginebench.schemas import telemetry_schema
 from enginebench.scrape import COMMON_NAMES, Scraper, figures_in
 from enginebench.telemetry import Sampler
 from enginebench.types import Endpoint, TellsMetrics
-from enginebench_openai.front import EngineLink
+from enginebench_openai.link import EngineLink
 from enginebench_openai.metrics import ServerMetrics
 from enginebench_openai.protocol import EngineStats
 

@@ -154,6 +154,7 @@ def test_only_the_fields_that_were_wanted_come_back(ask):
         ({"prompt": [1, [2]]}, "prompt"),
         ({"prompt": [300]}, "prompt"),
         ({"max_tokens": 5}, "max_tokens"),
+        ({"n_keep": 5}, "n_keep"),
         ({"model": "other"}, "model"),
     ],
 )
@@ -165,5 +166,5 @@ def test_what_cannot_be_is_refused_by_its_name(ask, body, param):
 
 
 def test_the_values_that_change_nothing_are_taken(ask):
-    neutral = {"cache_prompt": True, "n_keep": 4, "lora": [], "min_keep": 0, "t_max_predict_ms": 0}
+    neutral = {"cache_prompt": True, "n_keep": 0, "lora": [], "min_keep": 0, "t_max_predict_ms": 0}
     assert ask(**neutral, n_predict=1).status_code == 200
