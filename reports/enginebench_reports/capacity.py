@@ -11,14 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from enginebench.results import ResultSet
 from enginebench.slo import Slo
 from enginebench_reports.capacity_curve import ServiceCurve
 from enginebench_reports.capacity_simulation import Served, poisson_times, simulate
 from enginebench_reports.groups import Group, curve
-from enginebench_reports.measured import Bools
+from enginebench_reports.measured import Bools, Floats, Measured
+from enginebench_reports.summary import Summary
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Check", "Fleet", "check_against", "least_fleet"]
 
@@ -79,12 +85,14 @@ def least_fleet(
     return _fleet(service, rate_rps, enough, served, slo)
 
 
-def check_against(services: Sequence[ServiceCurve], groups: Sequence[Group]) -> Iterator[Check]:
-    """Each curve against the open-loop cells of the same engine, model, machine and hardware."""
+def check_against(services: Sequence[ServiceCurve], summary: Summary) -> Iterator[Check]:
+    """Each curve against the open-loop cells of the same engine, model, machine and hardware, fed
+    with the very arrivals that those cells had.
+    """
     for service in services:
-        for group in groups:
+        for group in summary.groups:
             if group.loop == "open" and _alike(service.group, group):
-                yield from _checks(service, group)
+                yield from _checks(service, group, summary.results)
 
 
 def met(served: Served, slo: Slo) -> Bools:
@@ -128,9 +136,25 @@ def _alike(one: Group, other: Group) -> bool:
     )
 
 
-def _checks(service: ServiceCurve, group: Group) -> Iterator[Check]:
+def _checks(service: ServiceCurve, group: Group, results: ResultSet) -> Iterator[Check]:
     for metric, of in (("ttft_s_p50", "ttft_s"), ("tpot_s_p50", "tpot_s"), ("e2e_s_p50", "e2e_s")):
         for point in curve(group, service.label, metric):
-            served = _steady(service, point.load, 1, seed=0)
-            simulated_s = float(np.median(getattr(served, of)))
+            played = [
+                simulate(service, arrivals_s, 1)
+                for arrivals_s in _arrivals(group.frame, service.label, point.load, results)
+            ]
+            simulated_s = float(np.median([np.median(getattr(served, of)) for served in played]))
             yield Check(service, point.load, metric, point.median, simulated_s)
+
+
+def _arrivals(
+    frame: pd.DataFrame, label: str, rate_rps: float, results: ResultSet
+) -> Iterator[Floats]:
+    """When the measured requests of each such cell were due, from its first."""
+    chosen = frame[(frame["label"] == label) & (frame["rate_rps"] == rate_rps)]
+    wanted = set(zip(chosen["run"], chosen["cell"], strict=True))
+    for result in results:
+        if (result.run.folder.name, result.cell.id) in wanted:
+            due_ns = np.sort(Measured.of(result.records).scheduled_ns)
+            if len(due_ns):
+                yield (due_ns - due_ns[0]) * 1e-9

@@ -59,7 +59,7 @@ def plan_capacity(
             "curve begins: bench run --concurrency 1,4,16"
         )
     fleets = [least_fleet(one, rate, slo, share=least) for rate in loads for one in services]
-    checks = list(check_against(services, summary.groups))
+    checks = list(check_against(services, summary))
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
     console.print(fleets_table(fleets, slo, least, prices))
     if checks:

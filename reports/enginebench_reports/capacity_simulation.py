@@ -1,10 +1,10 @@
 """Replicas behind one dispatcher: what users would see, simulated request by request.
 
 A replica works on up to `slots` requests at once, each at the pace that was measured for so many;
-others queue, first come, first served. A new request goes to the replica that holds fewest. The
-pace is the same for all requests in the same phase, so that one clock for each phase, which runs
-faster or slower, tells when they are done (processor sharing in virtual time): an event costs
-O(log n), and a million requests are simulated in seconds.
+others queue, first come, first served. A new request goes to the replica that holds fewest. Prompts
+are computed one after the other, while all that have a first token go on together; so one clock for
+prompts and one for tokens, which run faster or slower, tell when each is done (processor sharing in
+virtual time): an event costs O(log n), and a million requests are simulated in seconds.
 """
 
 from __future__ import annotations
@@ -86,14 +86,14 @@ class _Replica:
     """Requests that prefill, that decode, and that wait. `len` of it is how many it holds."""
 
     def __init__(self, curve: ServiceCurve, first_s: Floats, end_s: Floats) -> None:
-        self._prefill_rates = (1.0 / curve.prefill_s).tolist()  # prompts per second
+        self._prompt_rates = (1.0 / curve.prompt_s).tolist()  # prompts per second
         self._token_rates = (1.0 / curve.token_s).tolist()
         self._slots, self._later = curve.slots, max(0.0, curve.output_tokens - 1)
         self._first_s, self._end_s = first_s, end_s
-        self._prefilling: list[tuple[float, int]] = []  # (done at this prompt clock, request)
+        self._prefilling: deque[int] = deque()  # the first is computed, the others are next
         self._decoding: list[tuple[float, int]] = []  # (done at this token clock, request)
         self._waiting: deque[int] = deque()
-        self._now_s = self._prompt_clock = self._token_clock = 0.0
+        self._now_s = self._prompt_left = self._token_clock = 0.0  # left: of the first, from 1 to 0
 
     def __len__(self) -> int:
         return self._busy + len(self._waiting)
@@ -103,8 +103,7 @@ class _Replica:
         """When the next request is done with its phase, if none comes before; inf: never."""
         done = [math.inf]
         if self._prefilling:
-            left = self._prefilling[0][0] - self._prompt_clock
-            done.append(left / self._prefill_rates[self._busy - 1])
+            done.append(self._prompt_left / self._prompt_rates[self._busy - 1])
         if self._decoding:
             left = self._decoding[0][0] - self._token_clock
             done.append(left / self._token_rates[self._busy - 1])
@@ -113,9 +112,14 @@ class _Replica:
     def take(self, request: int) -> None:
         """One that arrives now."""
         if self._busy < self._slots:
-            heapq.heappush(self._prefilling, (self._prompt_clock + 1.0, request))
+            self._begin_prompt(request)
         else:
             self._waiting.append(request)
+
+    def _begin_prompt(self, request: int) -> None:
+        if not self._prefilling:
+            self._prompt_left = 1.0
+        self._prefilling.append(request)
 
     def advance(self, until_s: float) -> None:
         """Let time pass, through everything that is done by then."""
@@ -131,14 +135,14 @@ class _Replica:
     def _pass(self, until_s: float) -> None:
         if self._busy:
             seconds = until_s - self._now_s
-            self._prompt_clock += seconds * self._prefill_rates[self._busy - 1]
+            self._prompt_left -= seconds * self._prompt_rates[self._busy - 1]
             self._token_clock += seconds * self._token_rates[self._busy - 1]
         self._now_s = until_s
 
     def _finish(self) -> None:
         """Take the one that is done on; the clocks stand where it is, but for rounding."""
         if self._is_prefill_next():
-            _, request = heapq.heappop(self._prefilling)
+            request, self._prompt_left = self._prefilling.popleft(), 1.0
             self._first_s[request] = self._now_s
             heapq.heappush(self._decoding, (self._token_clock + self._later, request))
         else:
@@ -151,6 +155,5 @@ class _Replica:
         if not (self._prefilling and self._decoding):
             return bool(self._prefilling)
         busy = self._busy - 1
-        prompt_left = (self._prefilling[0][0] - self._prompt_clock) / self._prefill_rates[busy]
         tokens_left = (self._decoding[0][0] - self._token_clock) / self._token_rates[busy]
-        return prompt_left <= tokens_left  # type: ignore[no-any-return]
+        return self._prompt_left / self._prompt_rates[busy] <= tokens_left  # type: ignore[no-any-return]

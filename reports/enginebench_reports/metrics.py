@@ -1,7 +1,7 @@
 """The built-in metric: every figure that a cell's raw facts yield, in one pass over its records.
 
 The figures themselves stand in `latency`, `throughput`, `goodput`, `outcome`, `resources`,
-`server_side`, `agreement`, `roofline` and `cost`.
+`phases`, `server_side`, `agreement`, `roofline` and `cost`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from enginebench_reports import (
     goodput,
     latency,
     outcome,
+    phases,
     resources,
     roofline,
     server_side,
@@ -28,6 +29,7 @@ __all__ = ["COLUMNS", "serving_figures"]
 COLUMNS: Sequence[MetricInfo] = (
     *throughput.COLUMNS,
     *latency.COLUMNS,
+    *phases.COLUMNS,
     *goodput.COLUMNS,
     *outcome.COLUMNS,
     *resources.COLUMNS,
@@ -48,6 +50,7 @@ def serving_figures(cell: CellResult) -> Mapping[str, float | None]:
     return {
         **rates,
         **latencies,
+        **phases.phases(measured),
         **goodput.goodput(measured, window, cell.run.slo),
         **outcome.outcome(measured, cell.status),
         **resources.resources(cell.telemetry, window, tokens),

@@ -21,9 +21,9 @@ from enginebench_reports.capacity_simulation import poisson_times, simulate
 from enginebench_reports.summary import Summary
 
 
-def service(prefill_s: list[float], token_s: list[float], tokens: float = 11.0) -> ServiceCurve:
+def service(prompt_s: list[float], token_s: list[float], tokens: float = 11.0) -> ServiceCurve:
     nothing: Any = None  # the simulation knows no group
-    return ServiceCurve("engine", nothing, tokens, np.array(prefill_s), np.array(token_s))
+    return ServiceCurve("engine", nothing, tokens, np.array(prompt_s), np.array(token_s))
 
 
 @pytest.mark.parametrize("load", [0.3, 0.8])
@@ -38,17 +38,26 @@ def test_one_slot_waits_as_theory_says(load: float) -> None:
 
 def test_slots_that_do_not_slow_each_other_down_add_no_wait() -> None:
     free = service([0.5] * 200, [0.05] * 200)
-    served = simulate(free, poisson_times(20.0, 2000, seed=1), 1)
+    served = simulate(free, np.arange(2000) * 0.6, 1)
     assert served.ttft_s == pytest.approx(0.5)
     assert served.e2e_s == pytest.approx(1.0)
 
 
+def test_prompts_wait_for_each_other_as_theory_says() -> None:
+    """M/D/1 again: prompts are computed one after the other, however many slots there are."""
+    free = service([0.5] * 200, [0.05] * 200)
+    served = simulate(free, poisson_times(1.0, 60_000, seed=3), 1)
+    assert float((served.ttft_s - 0.5).mean()) == pytest.approx(0.5 * 0.5 / (2 * 0.5), rel=0.06)
+    assert served.tpot_s == pytest.approx(0.05)
+
+
 def test_sharing_a_replica_costs_what_was_measured() -> None:
-    """Two that come together prefill and decode at the pace of two."""
-    pair = service([0.2, 0.6], [0.01, 0.03])
+    """Two that come together: one prompt after the other, then both answer at the pace of two."""
+    pair = service([0.2, 0.3], [0.01, 0.05])
     served = simulate(pair, np.zeros(2), 1)
-    assert served.ttft_s == pytest.approx(0.6)
-    assert served.e2e_s == pytest.approx(0.9)
+    assert served.ttft_s == pytest.approx([0.3, 0.6])
+    assert served.e2e_s[0] == pytest.approx(0.8)  # ten tokens, all while the other is at work
+    assert served.e2e_s[1] == pytest.approx(0.6 + 0.2 + 6 * 0.01)  # four of its ten beside another
     apart = simulate(pair, np.zeros(2), 2)
     assert apart.e2e_s == pytest.approx(0.3)
 
@@ -64,7 +73,7 @@ def test_every_request_is_served_once_and_never_faster_than_alone(
     gaps: list[float], slots: int, replicas: int, tokens: int
 ) -> None:
     curve = service([0.1 * (n + 1) for n in range(slots)], [0.01 * (n + 1) for n in range(slots)])
-    one = ServiceCurve(curve.label, curve.group, float(tokens), curve.prefill_s, curve.token_s)
+    one = ServiceCurve(curve.label, curve.group, float(tokens), curve.prompt_s, curve.token_s)
     served = simulate(one, np.cumsum(gaps), replicas)
     assert (served.ttft_s >= 0.1 - 1e-9).all()
     assert (served.e2e_s >= one.request_s(1) - 1e-9).all()
