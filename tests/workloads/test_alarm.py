@@ -33,13 +33,15 @@ def test_alarms_give_their_descriptors_back() -> None:
 def test_a_blocked_loop_shows_as_lag() -> None:
     import gevent
 
-    probe = LagProbe()
-    running = gevent.spawn(probe.run)
+    appointments: list[int] = []
+    probe = LagProbe(lambda: appointments.append(1))
+    probe.start()
     gevent.sleep(0.03)
     time.sleep(0.08)  # blocks the loop, as slow parsing would
     gevent.sleep(0.02)
     assert probe.p99_s is None
     assert 0.06 < probe.max_s < 0.5
+    assert 3 <= len(appointments) < 12  # those that were missed are one
     probe.forget()
     assert probe.max_s == 0
-    running.kill()
+    probe.stop()

@@ -24,10 +24,11 @@ import gevent.event
 import msgspec
 from locust.env import Environment
 
-from enginebench.drive import DriveJob
+from enginebench.drive import DriveJob, DriveProgress
 from enginebench_workloads.alarm import sleep_until
+from enginebench_workloads.cell_driver import CellDriver
 from enginebench_workloads.connection import Address
-from enginebench_workloads.driver import Driver, carry_out
+from enginebench_workloads.driver import carry_out
 from enginebench_workloads.open_files import allow_many_sockets
 from enginebench_workloads.recorder import Recorder
 from enginebench_workloads.wire_requests import WireRequests
@@ -52,7 +53,7 @@ class _Worker:
     def __init__(self, runner: Any) -> None:
         self.runner, self.send = runner, runner.send_message
         self.go: gevent.event.AsyncResult[int] = gevent.event.AsyncResult()
-        self.driver: Driver | None = None
+        self.driver: CellDriver | None = None
         for name in ("look", "share", "go", "stop"):
             runner.register_message(name, getattr(self, "on_" + name), concurrent=name == "share")
 
@@ -83,11 +84,13 @@ class _Worker:
         gc.freeze()
         gc.disable()
         recorder = Recorder(cast(Any, _Rows(self.send)))
-        self.driver = Driver(job, address, requests, recorder)
-        self.driver.tell = lambda event: self.send("told", {"event": msgspec.json.encode(event)})
+        self.driver = CellDriver(job, address, requests, recorder, self._tell)
         self.driver.before_measuring = self._wait_for_the_word
         done = carry_out(self.driver, recorder)
         self.send("done", {"event": msgspec.json.encode(done)})
+
+    def _tell(self, event: DriveProgress) -> None:
+        self.send("told", {"event": msgspec.json.encode(event)})
 
     def _wait_for_the_word(self) -> None:
         self.send("warm", {})
