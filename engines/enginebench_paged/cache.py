@@ -100,9 +100,9 @@ def fitting_blocks(room_bytes: int, config: PagedConfig, model: ModelConfig) -> 
     return int(blocks)
 
 
-def cpu_block_count(config: PagedConfig, model: ModelConfig) -> int:
-    """As told by `kv_memory_gb`, else by the memory that is free now."""
+def cpu_block_count(config: PagedConfig, model: ModelConfig, sharing: int = 1) -> int:
+    """As told by `kv_memory_gb`, else by the memory that is free now, for so many processes."""
     room = config.kv_memory_bytes
     if room is None:
-        room = psutil.virtual_memory().available // _FREE_MEMORY_SHARE
+        room = psutil.virtual_memory().available // (_FREE_MEMORY_SHARE * sharing)
     return fitting_blocks(room, config, model)

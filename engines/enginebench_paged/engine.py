@@ -27,6 +27,8 @@ from enginebench_openai.protocol import (
 )
 from enginebench_paged import sequence as sequences
 from enginebench_paged.config import resolve
+from enginebench_paged.parallel.ranks import ALONE, Ranks
+from enginebench_paged.parallel.shards import shard
 from enginebench_paged.precision import describe
 from enginebench_paged.runner import Launched, Runner
 from enginebench_paged.scheduler import Scheduler, SchedulerConfig
@@ -49,17 +51,21 @@ _FEATURES: Final = frozenset(
 
 
 class PagedEngine:
-    """A `TokenEngine` over one device."""
+    """A `TokenEngine` over one device: the whole engine, or one rank of it."""
 
-    def __init__(self, model: Model, options: Mapping[str, OptionValue]) -> None:
-        torch.set_num_threads(thread_count())
-        config = resolve(options, model.config, _device())
+    def __init__(
+        self, model: Model, options: Mapping[str, OptionValue], ranks: Ranks = ALONE
+    ) -> None:
+        torch.set_num_threads(max(1, thread_count() // ranks.here))
+        model = shard(model, ranks.rank, ranks.count)
+        config = resolve(options, model.config, _device(ranks.place))
+        config = replace(config, dtype=ranks.first(config.dtype))  # "auto" measures it
         self.config = config
         self.context_length = config.context_length
         self.slots = config.max_batch
         self.features = _FEATURES
         self._vocab_size = model.config.vocab_size
-        self._runner = Runner(model, config)
+        self._runner = Runner(model, config, ranks)
         self._grammars = Grammars(model.tokenizer, model.config.vocab_size)
         self._following_grammars: set[str] = set()
         self._scheduler = Scheduler(
@@ -213,9 +219,9 @@ def _embedding(scores: Scores, name: str) -> tuple[float, ...] | None:
     return tuple(scores.embeddings[name].wait()) if name in scores.embeddings else None
 
 
-def _device() -> torch.device:
-    """The first GPU that the environment shows, else the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+def _device(place: int) -> torch.device:
+    """One of the GPUs that the environment shows, else the CPU."""
+    return torch.device("cuda", place) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def _as_int64(seed: int) -> int:

@@ -119,7 +119,8 @@ class StepGraphs:
         inputs = device_views(packed, sizes)
         self._warm_up(lambda: self._forward(inputs))
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # other threads may ask the device meanwhile: the one that watches over NCCL does
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             logits, ids = self._forward(inputs)
         self._pool = graph.pool()
         return Captured(graph, packed, inputs, logits, ids)

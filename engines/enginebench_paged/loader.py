@@ -21,6 +21,7 @@ from enginebench_models import GGMLType, Model, ModelConfig, dequantize
 from enginebench_models import Tensor as FileTensor
 from enginebench_models.weights import expert_tensors
 from enginebench_paged.feed_forward import Dense, Mixture
+from enginebench_paged.parallel.shards import Shard
 from enginebench_paged.projection import Projection
 
 __all__ = ["LayerWeights", "ModelWeights", "load"]
@@ -175,7 +176,14 @@ class _Loader:
             _read(target, source)
 
     def _draw(self, target: torch.Tensor, source: FileTensor) -> None:
-        """Normal values that keep activations near 1, the same for a name on one kind of device."""
+        """Normal values that keep activations near 1, the same for a name on one kind of device;
+        a part of a matrix is drawn with its whole.
+        """
+        if isinstance(source, Shard) and source.whole is not None:
+            drawn = torch.empty(source.whole.shape, dtype=target.dtype, device=target.device)
+            self._draw(drawn, source.whole)
+            target.copy_(source.of(drawn))
+            return
         generator = torch.Generator(self.device).manual_seed(zlib.crc32(source.name.encode()))
         if target.dim() == 2:
             target.normal_(0.0, 1 / math.sqrt(target.shape[1]), generator=generator)

@@ -19,6 +19,7 @@ from enginebench_paged.fixed_cpu_step import FixedCpuStep
 from enginebench_paged.fixed_products import fixed, in_rows
 from enginebench_paged.inputs import StepInputs
 from enginebench_paged.loader import ModelWeights
+from enginebench_paged.parallel.ranks import ALONE, Ranks
 from enginebench_paged.step_kernels import (
     FixedKernelStep,
     KernelStep,
@@ -59,7 +60,10 @@ class Transformer:
         *,
         fused: bool = True,
         deterministic: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
+        """`config` and `weights` are those of this rank's part."""
+        self.ranks = ranks
         self.config, self.positions = config, positions
         self.weights = fixed(weights) if deterministic else weights
         self._deterministic = deterministic
@@ -82,7 +86,7 @@ class Transformer:
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (S, vocab_size) of what `hidden` returned."""
-        logits = self.weights.head(hidden)
+        logits = self.ranks.side_by_side(self.weights.head(hidden), self.config.vocab_size)
         cap = self.config.final_softcap
         if cap is None:
             return logits
@@ -95,16 +99,16 @@ class Transformer:
         """The same before the head: (S, hidden), normed."""
         step: StepKernels = self._kernels(self.config, self.positions, x, tables, cache)
         head_dim, layers = self.config.head_dim, self.weights.layers
-        residual = step.begin(self.weights.embedding[token_ids])  # (T, hidden)
+        residual = step.begin(self._embed(token_ids))  # (T, hidden)
         hidden = step.norm(residual, layers[0].input_norm)
         for index, layer in enumerate(layers):
             qkv = layer.qkv(hidden).view(len(hidden), -1, head_dim)
             attended = step.attention(qkv, index, layer.q_norm, layer.k_norm)
-            hidden = layer.output(attended)
+            hidden = self.ranks.sum(layer.output(attended))
             if layer.output_norm is not None:
                 hidden = step.post_norm(hidden, layer.output_norm)
             hidden, residual = step.add_norm(hidden, residual, layer.mlp_norm)
-            hidden = layer.feed_forward(step.gate, hidden)
+            hidden = self.ranks.sum(layer.feed_forward(step.gate, hidden))
             if layer.feed_forward_norm is not None:
                 hidden = step.post_norm(hidden, layer.feed_forward_norm)
             if index + 1 < len(layers):
@@ -113,3 +117,13 @@ class Transformer:
             hidden, residual = hidden[x.sample_rows], residual[x.sample_rows]
         hidden, _ = step.add_norm(hidden, residual, self.weights.final_norm)
         return hidden
+
+    def _embed(self, token_ids: Tensor) -> Tensor:
+        """(T, hidden); each rank holds the rows of some tokens and gives zeros for the others."""
+        table, ranks = self.weights.embedding, self.ranks
+        if ranks.count == 1:
+            return table[token_ids]
+        own = token_ids - ranks.rank * -(-self.config.vocab_size // ranks.count)
+        foreign = (own < 0) | (own >= len(table))
+        found = table[own.clamp(0, len(table) - 1)]
+        return ranks.sum(found.masked_fill_(foreign[:, None], 0))

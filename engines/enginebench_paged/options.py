@@ -14,6 +14,18 @@ DTYPES = ("auto", "bf16", "f16", "f32")
 KV_DTYPES = ("auto", "fp8")
 
 OPTIONS = (
+    Option(
+        "tensor_parallel",
+        int,
+        None,
+        "processes that compute the model together, one a GPU (all of --hardware's GPUs, else 1)",
+    ),
+    Option(
+        "replicas",
+        int,
+        None,
+        "whole engines behind one port, each with its own tensor_parallel processes (1)",
+    ),
     Option("block_size", int, 16, "tokens in a KV block, a power of two", (16, 32, 64, 128)),
     Option("max_batch", int, None, "most requests that run at once (GPU 256, CPU 32)"),
     Option("step_tokens", int, None, "most tokens computed in a step (GPU 4096, CPU 256)"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from enginebench import __version__, hookimpl
 from enginebench.types import (
@@ -21,6 +22,7 @@ from enginebench.types import (
 from enginebench_openai import server_launch
 from enginebench_openai.metric_names import SERVER_METRICS
 from enginebench_paged.options import OPTIONS
+from enginebench_paged.parallel.layout import spread
 from enginebench_paged.precision import told
 
 __all__ = ["Paged", "enginebench_calibrators", "enginebench_engines"]
@@ -45,9 +47,7 @@ class Paged:
         return Availability(ok=True, version=__version__)
 
     def refuses(self, model: ModelInfo, hardware: Hardware) -> str | None:
-        """Models that only a server knows, weights that cannot be decoded, several GPUs."""
-        if len(hardware.gpus) > 1:
-            return f"paged runs on one GPU, so far; {hardware} names {len(hardware.gpus)}"
+        """Models that only a server knows, weights that cannot be decoded."""
         if hardware.gpus and importlib.util.find_spec("triton") is None:
             return 'paged needs triton on a GPU: pip install "enginebench[paged]"'
         if model.format == "remote":
@@ -57,7 +57,8 @@ class Paged:
         return None
 
     def launch(self, spec: EngineSpec, model: ModelInfo, port: int) -> Launch:
-        """The engine's own server process."""
+        """The engine's own server process, with others where it spreads over several GPUs."""
+        spec = replace(spec, options=spread(spec.options, spec.hardware))
         return server_launch("enginebench_paged.serve", spec, model, port)
 
     def numerics(self, spec: EngineSpec, model: ModelInfo, log: str) -> Numerics:

@@ -26,6 +26,7 @@ from enginebench_paged.inputs import Sizes, StepInputs, device_views, host_views
 from enginebench_paged.kernels.configs import Techniques, switch
 from enginebench_paged.kv_scales import calibrated
 from enginebench_paged.model import Transformer, rotary_table
+from enginebench_paged.parallel.ranks import ALONE, Ranks
 from enginebench_paged.profile import gpu_block_count
 from enginebench_paged.prompt_reader import PromptReader, every_row, reads_prompt
 from enginebench_paged.sampler import Sampler
@@ -52,9 +53,9 @@ class Launched:
 
 
 class Runner:
-    """One device, ready to run steps once constructed."""
+    """One device, ready to run steps once constructed. `model` is this rank's part of one."""
 
-    def __init__(self, model: Model, config: PagedConfig) -> None:
+    def __init__(self, model: Model, config: PagedConfig, ranks: Ranks = ALONE) -> None:
         self.config, shape = config, model.config
         device = config.device
         if device.type == "cuda":
@@ -73,6 +74,7 @@ class Runner:
             rotary,
             fused=config.fused_ops,
             deterministic=config.deterministic,
+            ranks=ranks,
         )
         self._tables = BlockTables(config.max_batch, config.max_blocks_per_sequence, device)
         self._reader = PromptReader(self._model.head, device)
@@ -82,9 +84,9 @@ class Runner:
             self.cache = KVCache.allocate(1, config, shape)  # the profile writes nothing
             blocks = gpu_block_count(config, shape, self._forward)
         else:
-            blocks = cpu_block_count(config, shape)
+            blocks = cpu_block_count(config, shape, sharing=ranks.here)
         scales = calibrated(self._model, config) if config.kv_dtype.itemsize == 1 else None
-        self.cache = KVCache.allocate(blocks, config, shape, scales=scales)
+        self.cache = KVCache.allocate(ranks.least(blocks), config, shape, scales=scales)
         self._graphs = None
         if config.cuda_graphs:
             self._graphs = StepGraphs(
