@@ -7,7 +7,8 @@ cheap: the web server is imported by `serve_main` itself.
 
 from __future__ import annotations
 
-from enginebench_openai.launch import server_launch
+from enginebench_openai.launch import parse_arguments, server_launch
+from enginebench_openai.layout import Layout
 from enginebench_openai.protocol import (
     EngineStats,
     Feature,
@@ -28,11 +29,13 @@ __all__ = [
     "FinishReason",
     "GenerationRequest",
     "Grammar",
+    "Layout",
     "SamplingParams",
     "TimedEngine",
     "TokenEngine",
     "TokenLogprob",
     "TokenOutput",
+    "parse_arguments",
     "serve_main",
     "server_launch",
 ]

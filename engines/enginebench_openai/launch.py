@@ -8,14 +8,15 @@ One place for both directions, so that what a plugin writes is what the server u
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from enginebench.errors import UsageError
 from enginebench.types import EngineSpec, Launch, ModelInfo, Option, OptionValue
+from enginebench_openai.layout import Layout, sees_gpu
 from enginebench_openai.limits import Limits, PoolSettings
 from enginebench_openai.logs import LogFormat
 from enginebench_openai.server_arguments import add_server_arguments
@@ -45,6 +46,7 @@ class ServeArguments:
     log_prompts: bool
     drain_s: float
     engine_process: bool
+    layout: Layout
     options: Mapping[str, OptionValue]
 
 
@@ -66,7 +68,12 @@ def _flags(name: str, value: OptionValue) -> Iterator[str]:
 
 
 def parse_arguments(
-    argv: Sequence[str], *, program: str, description: str, options: Sequence[Option]
+    argv: Sequence[str],
+    *,
+    program: str,
+    description: str,
+    options: Sequence[Option],
+    layout: Callable[[Mapping[str, OptionValue]], Layout] = lambda options: Layout(),
 ) -> ServeArguments:
     """Read a server's command line; wrong ones end the process with code 2, as argparse does."""
     parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
@@ -77,11 +84,14 @@ def parse_arguments(
     found = vars(parser.parse_args(argv))
     try:
         models = _models(found["model"], found["served_model_name"])
-        _check_together(found, models)
-    except ValueError as error:
+        given = {option.name: found[option.name] for option in options}
+        values = {name: value for name, value in given.items() if value is not None}
+        laid_out = layout(values)
+        _check_together(found, models, laid_out)
+    except (ValueError, UsageError) as error:
         parser.error(str(error))
-    values = {option.name: found[option.name] for option in options}
     process = found["engine_process"]
+    apart = len(models) > 1 or laid_out.apart or sees_gpu()
     return ServeArguments(
         models=models,
         host=found["host"],
@@ -108,8 +118,9 @@ def parse_arguments(
         log_requests=found["log_requests"],
         log_prompts=found["log_prompts"],
         drain_s=found["drain_s"],
-        engine_process=len(models) > 1 or _sees_gpu() if process is None else process,
-        options={name: value for name, value in values.items() if value is not None},
+        engine_process=apart if process is None else process,
+        layout=laid_out,
+        options=values,
     )
 
 
@@ -126,12 +137,18 @@ def _models(models: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, str
     return pairs
 
 
-def _check_together(found: Mapping[str, Any], models: Sequence[tuple[str, str]]) -> None:
+def _check_together(
+    found: Mapping[str, Any], models: Sequence[tuple[str, str]], layout: Layout
+) -> None:
     if (found["tls_cert"] is None) != (found["tls_key"] is None):
         raise ValueError("--tls-cert and --tls-key belong together: give both, or neither")
     if len(models) > 1 and found["engine_process"] is False:
         raise ValueError(
             "each of several models has a process of its own: leave --no-engine-process out"
+        )
+    if layout.apart and found["engine_process"] is False:
+        raise ValueError(
+            "an engine of several processes is not in the server's: leave --no-engine-process out"
         )
 
 
@@ -142,12 +159,6 @@ def _max_loaded(found: Mapping[str, Any]) -> int | None:
 
 def _bytes(gib: float | None) -> int | None:
     return None if gib is None else int(gib * 2**30)
-
-
-def _sees_gpu() -> bool:
-    """Whether this process may use an NVIDIA GPU, asked without loading anything."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-    return shown not in ("", "-1") and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:

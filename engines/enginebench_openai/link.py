@@ -14,7 +14,10 @@ __all__ = ["EngineLink", "MakeLink"]
 class EngineLink(Protocol):
     """The way to one engine; none of it blocks."""
 
-    stats: EngineStats | None
+    @property
+    def stats(self) -> EngineStats | None:
+        """As of the last step; None before the engine has told any."""
+        ...
 
     def start(self) -> None:
         """Begin to build the engine; events tell how it went."""

@@ -27,14 +27,16 @@ from typing import TYPE_CHECKING, NoReturn
 from enginebench.errors import BenchError, UsageError
 from enginebench.types import API_KEY_VARIABLE, Option, OptionValue
 from enginebench_openai.launch import ServeArguments, parse_arguments, server_launch
+from enginebench_openai.layout import Layout, claim_share
 from enginebench_openai.logs import set_up_logging
 
 if TYPE_CHECKING:
     from enginebench_models import Model
     from enginebench_openai.access import Access
+    from enginebench_openai.engine_process import EngineProcess
     from enginebench_openai.link import EngineLink, MakeLink
     from enginebench_openai.loop import Event
-    from enginebench_openai.nursery import Child, Nursery
+    from enginebench_openai.nursery import Nursery
     from enginebench_openai.protocol import TokenEngine
 
     MakeEngine = Callable[[Model, Mapping[str, OptionValue]], TokenEngine]
@@ -48,13 +50,18 @@ def serve_main(
     description: str,
     options: Sequence[Option],
     make_engine: MakeEngine,
+    layout: Callable[[Mapping[str, OptionValue]], Layout] = lambda options: Layout(),
 ) -> NoReturn:
     """The `main()` of an engine's server. `make_engine` is called in the engine's thread, with
-    those options that were given or have a default.
+    those options that were given or have a default; `layout` says what they mean for processes.
     """
     started = time.perf_counter()
     arguments = parse_arguments(
-        argv, program=Path(sys.argv[0]).name, description=description, options=options
+        argv,
+        program=Path(sys.argv[0]).name,
+        description=description,
+        options=options,
+        layout=layout,
     )
     set_up_logging(arguments.log_format, requests=arguments.log_requests or arguments.log_prompts)
     try:
@@ -130,15 +137,27 @@ class _Engines:
         if arguments.engine_process:  # before anything is loaded
             from enginebench_openai.nursery import Nursery
 
-            mains = [partial(self._run, where) for _, where in arguments.models]
+            replicas = range(arguments.layout.replicas)
+            mains = [
+                partial(self._run, where, number)
+                for _, where in arguments.models
+                for number in replicas
+            ]
             self._nursery = Nursery(mains, not_for_it=listener)
-            self._first: Child | None = self._nursery.spawn(0)
+            self._first = {number: self._nursery.spawn(number) for number in replicas}
 
     def maker(self, index: int, model: Model) -> MakeLink:
         """What makes the way to a new engine for the model at `index`."""
         if self._nursery is None:
             return lambda receive: self._thread(model, receive)
-        return lambda receive: self._process(index, receive)
+        count = self._arguments.layout.replicas
+        makes = [partial(self._process, index * count + number) for number in range(count)]
+        if count == 1:
+            return makes[0]
+        from enginebench_openai.replicas import Replicas
+
+        restarts = self._arguments.pool.restarts > 0
+        return lambda receive: Replicas(makes, receive, restarts=restarts)
 
     def _thread(self, model: Model, receive: Callable[[Event], None]) -> EngineLink:
         import asyncio
@@ -152,18 +171,19 @@ class _Engines:
 
         return EngineThread(lambda: self._make_engine(model, self._arguments.options), post)
 
-    def _process(self, index: int, receive: Callable[[Event], None]) -> EngineLink:
+    def _process(self, which: int, receive: Callable[[Event], None]) -> EngineProcess:
         from enginebench_openai.engine_process import EngineProcess
 
         assert self._nursery is not None
-        child, self._first = self._first, None
-        return EngineProcess(child or self._nursery.spawn(index), receive)
+        child = self._first.pop(which, None)
+        return EngineProcess(child or self._nursery.spawn(which), receive)
 
-    def _run(self, where: str, link: socket.socket) -> None:
+    def _run(self, where: str, replica: int, link: socket.socket) -> None:
         """In the engine's process, which opens the model by itself."""
         from enginebench_openai.engine_process import run_engine
 
         def build() -> TokenEngine:
+            claim_share(self._arguments.layout, replica)
             from enginebench_models import open_model
 
             return self._make_engine(open_model(where), self._arguments.options)

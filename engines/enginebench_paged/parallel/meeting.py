@@ -8,6 +8,7 @@ from typing import Final
 
 import torch
 from torch import distributed
+from torch._C._distributed_c10d import Store, TCPStore
 
 from enginebench_paged.parallel.place import Place
 from enginebench_paged.parallel.ranks import Ranks
@@ -18,15 +19,13 @@ _HOST: Final = "127.0.0.1"
 _PATIENCE: Final = timedelta(days=365)  # an engine may be idle for long; who dies is noticed anyway
 
 
-def meeting_point(count: int, port: int | None = None) -> distributed.TCPStore:
+def meeting_point(count: int, port: int | None = None) -> TCPStore:
     """The first rank opens one, at a free port; the others are told which."""
     opens = port is None
-    return distributed.TCPStore(
-        _HOST, port or 0, count, is_master=opens, wait_for_workers=not opens
-    )
+    return TCPStore(_HOST, port or 0, count, is_master=opens, wait_for_workers=not opens)
 
 
-def join(place: Place, store: distributed.Store | None) -> Ranks:
+def join(place: Place, store: Store | None) -> Ranks:
     """Meet the others, at torchrun's store if none is given; returns when all are there."""
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # multicast is not to be had on every host
     device: torch.device | None = None

@@ -49,7 +49,7 @@ def why_not_in(config: ModelConfig, count: int) -> str | None:
     if heads % count:
         return f"its {heads} heads cannot be dealt evenly; {_counts_that_fit(config)}"
     if kv_heads % count and count % kv_heads:
-        return f"its {kv_heads} KV heads can be neither dealt nor shared; {_counts_that_fit(config)}"
+        return f"its {kv_heads} KV heads cannot be dealt or shared; {_counts_that_fit(config)}"
     for size in _inner_sizes(config):
         if size % count:
             return f"its inner size of {size} cannot be cut evenly; {_counts_that_fit(config)}"

@@ -12,11 +12,12 @@ from openai_fakes import FakeTemplate, FakeTokenizer, ScriptedEngine, say_back
 import enginebench_models
 from enginebench.errors import UsageError
 from enginebench.types import Option
-from enginebench_openai import serve_main
+from enginebench_openai import Layout, serve_main
 
 OPTIONS = (
     Option("step_ms", float, 0.0, "how long a step takes"),
     Option("build_s", float, 0.0, "how long building takes"),
+    Option("replicas", int, 1, "how many engines"),
     Option("broken", bool, False, "raise while building"),
 )
 
@@ -44,5 +45,9 @@ if __name__ == "__main__":
         chat_template=FakeTemplate(),
     )
     serve_main(
-        sys.argv[1:], description="The scripted engine.", options=OPTIONS, make_engine=make_engine
+        sys.argv[1:],
+        description="The scripted engine.",
+        options=OPTIONS,
+        make_engine=make_engine,
+        layout=lambda options: Layout(replicas=options["replicas"]),
     )

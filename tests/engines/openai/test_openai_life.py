@@ -262,6 +262,34 @@ def test_an_engine_that_is_killed_is_built_again(started):
     assert process.wait(20) == 0
 
 
+def test_a_replica_that_is_killed_takes_only_its_own_requests(started):
+    arguments = ("--engine-process", "--engine-restarts=2", "--step-ms=20", "--replicas=2")
+    process, url = started(*arguments)
+    clients = [Client(url, stream=True) for _ in range(2)]
+    answers = [client.read_some() for client in clients]
+    (nursery,) = psutil.Process(process.pid).children()
+    first, _ = nursery.children()
+    first.kill()
+    for index, client in enumerate(clients):
+        while b"[DONE]" not in answers[index] and b"has died" not in answers[index]:
+            answers[index] += client.read_some()
+        client.close()
+    assert sorted(b"the engine has died" in answer for answer in answers) == [False, True]
+    assert http_get(f"{url}/health").status_code == 200
+    assert http_post(f"{url}/v1/completions", json=ENDLESS).status_code == 200
+    until(lambda: len(nursery.children()) == 2)
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def test_replicas_die_together_where_dying_is_a_result(started):
+    process, _ = started("--engine-process", "--step-ms=20", "--replicas=2")
+    (nursery,) = psutil.Process(process.pid).children()
+    nursery.children()[0].kill()
+    assert process.wait(20) == 1
+    assert "was it killed?" in process.stderr.read()
+
+
 def test_the_engine_ends_with_a_server_that_is_killed(started):
     process, _ = started("--engine-process")
     (nursery,) = psutil.Process(process.pid).children()
