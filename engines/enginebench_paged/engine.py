@@ -59,7 +59,9 @@ class PagedEngine:
         torch.set_num_threads(max(1, thread_count() // ranks.here))
         model = shard(model, ranks.rank, ranks.count)
         config = resolve(options, model.config, _device(ranks.place))
-        config = replace(config, dtype=ranks.first(config.dtype))  # "auto" measures it
+        if ranks.count > 1:  # "auto" is measured: the first rank's clock decides
+            told = {**options, "dtype": ranks.first(config.dtype_name)}
+            config = resolve(told, model.config, config.device)
         self.config = config
         self.context_length = config.context_length
         self.slots = config.max_batch

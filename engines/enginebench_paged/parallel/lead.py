@@ -30,6 +30,11 @@ __all__ = ["LeadEngine", "build_lead", "follow"]
 def build_lead(model: Model, options: Mapping[str, OptionValue], count: int) -> LeadEngine:
     """The engine of `count` ranks, of which this process is the first."""
     shard(model, 0, count)  # says what is wrong before anything is started
+    if options.get("deterministic") and count > 2:
+        raise UsageError(
+            f"deterministic with tensor_parallel={count}: sums over more than two ranks have no"
+            " fixed order; leave one of them out, or use 2"
+        )
     place = torchrun_place()
     if place is not None:
         _check_devices(place.here)
