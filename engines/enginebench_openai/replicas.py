@@ -128,6 +128,12 @@ class Replicas:
         reason = "several replicas keep no prompt cache in a file"
         self._receive(CacheFiled(command.ticket, 0, reason))
 
+    def own_bytes(self) -> int | None:
+        """What all of their processes hold in memory; None where one of them cannot be told."""
+        held = [link.own_bytes() for link in self._links]
+        known = [each for each in held if each is not None]
+        return sum(known) if len(known) == len(held) else None
+
     async def close(self, timeout_s: float) -> bool:
         """End all of them."""
         self._ended = True

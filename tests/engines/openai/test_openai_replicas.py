@@ -44,6 +44,9 @@ class FakeLink:
     def abort(self, request_ids) -> None:
         self.aborted += request_ids
 
+    def own_bytes(self) -> int | None:
+        return None if self.killed else 100
+
     def kill(self) -> None:
         self.killed = True
 
@@ -106,6 +109,9 @@ def test_they_are_ready_together_and_count_together():
     for number in range(3):
         behind.link(number).stats = EngineStats(number, 1, 10, 20, kv_blocks_total=8)
     assert behind.replicas.stats == EngineStats(3, 3, 30, 60, kv_blocks_total=24)
+    assert behind.replicas.own_bytes() == 300
+    behind.link(1).kill()
+    assert behind.replicas.own_bytes() is None
 
 
 def test_events_pass_and_free_the_replica():
