@@ -77,7 +77,7 @@ def read_rates(device: Device) -> Iterator[tuple[int, list[float]]]:
 def operation_rates(device: Device) -> dict[str, list[float]]:
     """Operations a second by type, of the better size; a multiplication and an addition are two."""
     found: dict[str, list[float]] = {}
-    for name in (*_TYPES, "int8"):
+    for name in (*_TYPES, "int8", "fp8"):
         for side in device.sides:
             multiply = _product(name, side, device.device)
             try:
@@ -92,6 +92,10 @@ def _product(name: str, side: int, device: torch.device) -> Callable[[], Tensor]
     if name == "int8":
         ones = torch.ones(side, side, dtype=torch.int8, device=device)
         return lambda: torch._int_mm(ones, ones.t())
+    if name == "fp8":
+        ones = torch.ones(side, side, device=device).to(torch.float8_e4m3fn)
+        scale = torch.ones((), device=device)
+        return lambda: torch._scaled_mm(ones, ones.t(), scale, scale, out_dtype=torch.bfloat16)
     matrix = torch.ones(side, side, dtype=_TYPES[name], device=device)
     return lambda: matrix @ matrix
 

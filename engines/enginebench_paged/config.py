@@ -17,6 +17,7 @@ from enginebench.types import OptionValue
 from enginebench_models import ModelConfig
 from enginebench_paged.dtypes import faster_cpu_dtype
 from enginebench_paged.options import OPTIONS
+from enginebench_paged.quantization import Quantization, quantization
 
 __all__ = ["PagedConfig", "resolve"]
 
@@ -31,6 +32,7 @@ class PagedConfig:
     device: torch.device
     dtype: torch.dtype
     kv_dtype: torch.dtype
+    quantization: Quantization | None
     block_size: int
     max_batch: int
     step_tokens: int
@@ -70,7 +72,8 @@ def resolve(
     """Make options definite; those not given take their defaults. UsageError names a bad one."""
     chosen = {option.name: options.get(option.name, option.default) for option in OPTIONS}
     for option in OPTIONS:
-        if option.choices and chosen[option.name] not in option.choices:
+        value = chosen[option.name]
+        if option.choices and value is not None and value not in option.choices:
             allowed = ", ".join(map(str, option.choices))
             raise UsageError(f"{option.name} is {chosen[option.name]!r}; choose one of {allowed}")
     gpu = device.type == "cuda"
@@ -81,6 +84,7 @@ def resolve(
         device=device,
         dtype=dtype,
         kv_dtype=torch.float8_e4m3fn if chosen["kv_cache_dtype"] == "fp8" else dtype,
+        quantization=quantization(chosen, model),
         block_size=cast(int, chosen["block_size"]),
         max_batch=max_batch,
         step_tokens=_step_tokens(chosen, max_batch, 4096 if gpu else 256),

@@ -130,8 +130,10 @@ class PagedEngine:
     def precision(self) -> str:
         """The line that tells the harness in which numbers this computes."""
         config = self.config
-        bits = 8.0 * config.dtype.itemsize
-        return describe(config.dtype_name, config.dtype_name, bits, config.kv_dtype_name)
+        weights = config.quantization.name if config.quantization else config.dtype_name
+        compute = "fp8" if weights == "fp8" else config.dtype_name
+        bits = self._runner.weights.matrix_bits
+        return describe(compute, weights, bits, config.kv_dtype_name)
 
     def stats(self) -> EngineStats:
         """Counters and gauges."""

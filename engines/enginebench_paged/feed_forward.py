@@ -29,6 +29,11 @@ class Dense:
     gate_up: Projection
     down: Projection
 
+    @property
+    def products(self) -> tuple[Projection, ...]:
+        """All that may be quantized."""
+        return self.gate_up, self.down
+
     def __call__(self, gate: Gate, hidden: Tensor) -> Tensor:
         return self.down(gate(self.gate_up(hidden)))
 
@@ -46,6 +51,11 @@ class Mixture:
     down: Tensor
     shared: Dense | None
     shared_gate: Tensor | None
+
+    @property
+    def products(self) -> tuple[Projection, ...]:
+        """As of `Dense`."""
+        return () if self.shared is None else self.shared.products
 
     def __call__(self, gate: Gate, hidden: Tensor) -> Tensor:
         weights, chosen = route(self.router(hidden), self.experts)

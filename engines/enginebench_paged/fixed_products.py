@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from enginebench_paged.feed_forward import Dense, Gate, Mixture, route
 from enginebench_paged.kernels import ops
+from enginebench_paged.kernels.quantized_weight import QuantizedWeight
 from enginebench_paged.loader import LayerWeights, ModelWeights
 from enginebench_paged.projection import Projection
 
@@ -38,12 +39,15 @@ class FixedProjection(Projection):
     __slots__ = ("_of",)
 
     def __init__(self, of: Projection) -> None:
-        self._of, self.weight, self.bias, self.nbytes = of, of.weight, of.bias, of.nbytes
+        self._of, self.weight, self.bias = of, of.weight, of.bias
+        self.size, self.bits = of.size, of.bits
 
     def __call__(self, x: Tensor) -> Tensor:
         if not x.is_cuda:
             return in_rows(self._of, x)
         assert self.weight is not None
+        if isinstance(self.weight, QuantizedWeight):
+            return ops.quantized_linear(x, self.weight, self.bias, fixed=True)
         return ops.fixed_linear(x, self.weight, self.bias)
 
 

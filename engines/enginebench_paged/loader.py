@@ -21,8 +21,10 @@ from enginebench_models import GGMLType, Model, ModelConfig, dequantize
 from enginebench_models import Tensor as FileTensor
 from enginebench_models.weights import expert_tensors
 from enginebench_paged.feed_forward import Dense, Mixture
+from enginebench_paged.kernels.quantized_weight import QuantizedWeight, quantize
 from enginebench_paged.parallel.shards import Shard
 from enginebench_paged.projection import Projection
+from enginebench_paged.quantization import Quantization
 
 __all__ = ["LayerWeights", "ModelWeights", "load"]
 
@@ -58,18 +60,37 @@ class ModelWeights:
     final_norm: torch.Tensor
     head: Projection
 
+    @property
+    def matrix_bits(self) -> float:
+        """Of a value of the matrices that tokens are multiplied with; scales are counted in."""
+        parts = [self.head]
+        for layer in self.layers:
+            parts += (layer.qkv, layer.output, *layer.feed_forward.products)
+        return sum(part.bits for part in parts) / sum(part.size for part in parts)
 
-def load(model: Model, device: torch.device, dtype: torch.dtype) -> ModelWeights:
-    """Read (or draw) all weights of `model`."""
-    return _Loader(model, device, dtype).load()
+
+def load(
+    model: Model,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: Quantization | None = None,
+) -> ModelWeights:
+    """Read (or draw) all weights of `model`; matrices are quantized one by one, as they come."""
+    return _Loader(model, device, dtype, quantization).load()
 
 
 class _Loader:
-    def __init__(self, model: Model, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: Model,
+        device: torch.device,
+        dtype: torch.dtype,
+        quantization: Quantization | None,
+    ) -> None:
         self.config: ModelConfig = model.config
         self.weights = model.weights
         self.synthetic = model.info.format == "synthetic"
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.quantization = device, dtype, quantization
 
     def load(self) -> ModelWeights:
         embedding = self._matrix("token_embd.weight")
@@ -78,7 +99,9 @@ class _Loader:
             embedding=embedding,
             layers=tuple(self._layer(f"blk.{i}.") for i in range(self.config.n_layers)),
             final_norm=self._norm("output_norm.weight"),
-            head=Projection(embedding if tied else self._matrix("output.weight")),
+            head=Projection(
+                self._held(embedding if tied else self._matrix("output.weight"), head=True)
+            ),
         )
 
     def _layer(self, prefix: str) -> LayerWeights:
@@ -87,12 +110,12 @@ class _Loader:
         return LayerWeights(
             input_norm=self._norm(f"{prefix}attn_norm.weight"),
             qkv=Projection(
-                self._qkv([f"{name}.weight" for name in qkv]),
+                self._held(self._qkv([f"{name}.weight" for name in qkv])),
                 self._qkv([f"{name}.bias" for name in qkv]) if config.attention_bias else None,
             ),
             q_norm=self._head_norm(f"{prefix}attn_q_norm.weight"),
             k_norm=self._head_norm(f"{prefix}attn_k_norm.weight"),
-            output=Projection(self._matrix(f"{prefix}attn_output.weight")),
+            output=Projection(self._held(self._matrix(f"{prefix}attn_output.weight"))),
             output_norm=self._post_norm(f"{prefix}post_attention_norm.weight"),
             mlp_norm=self._norm(f"{prefix}ffn_norm.weight"),
             feed_forward=self._feed_forward(prefix),
@@ -118,7 +141,13 @@ class _Loader:
 
     def _dense(self, prefix: str, suffix: str = "") -> Dense:
         gate, up, down = (f"{prefix}ffn_{part}{suffix}.weight" for part in ("gate", "up", "down"))
-        return Dense(Projection(self._matrix(gate, up)), Projection(self._matrix(down)))
+        gate_up = Projection(self._held(self._matrix(gate, up)))
+        return Dense(gate_up, Projection(self._held(self._matrix(down))))
+
+    def _held(self, weight: torch.Tensor, *, head: bool = False) -> torch.Tensor | QuantizedWeight:
+        """A matrix as it is multiplied with."""
+        wanted = self.quantization
+        return weight if wanted is None else quantize(weight, wanted.head if head else wanted.body)
 
     def _experts(self, *names: str) -> torch.Tensor:
         """(experts, rows of all tensors, columns)."""

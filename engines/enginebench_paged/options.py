@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from enginebench.types import Option
 
-__all__ = ["DTYPES", "KV_DTYPES", "OPTIONS"]
+__all__ = ["DTYPES", "KV_DTYPES", "OPTIONS", "QUANTIZATIONS"]
 
 DTYPES = ("auto", "bf16", "f16", "f32")
 KV_DTYPES = ("auto", "fp8")
+QUANTIZATIONS = ("none", "int8", "int4", "fp8")
 
 OPTIONS = (
     Option(
@@ -58,6 +59,26 @@ OPTIONS = (
         bool,
         False,
         "the same greedy tokens and logprobs whatever runs beside a request, cached or not",
+    ),
+    Option(
+        "quantization",
+        str,
+        "none",
+        "of weights, at load: int8 or int4 (weights alone), fp8 (products too, of many rows)",
+        QUANTIZATIONS,
+    ),
+    Option(
+        "quantization_group",
+        int,
+        None,
+        "int8, int4: columns of a row that share a scale (128)",
+        (32, 64, 128),
+    ),
+    Option(
+        "quantization_zeros",
+        bool,
+        None,
+        "int8, int4: a zero beside each scale, asymmetric (int4: yes, int8: no)",
     ),
     Option(
         "prefix_cache",

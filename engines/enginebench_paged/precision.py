@@ -12,6 +12,7 @@ from enginebench.types import Numerics
 __all__ = ["describe", "told"]
 
 _LINE = "computes in {}, weights in {} ({} bits each), keys and values in {}"
+_WHOLE = frozenset({"f32", "f16", "bf16"})  # whose names tell the bits
 _PATTERN = re.compile(re.escape(_LINE).replace(r"\{\}", r"([\w.]+)"))
 
 
@@ -26,5 +27,5 @@ def told(log: str) -> Numerics:
     if found is None:
         return Numerics()
     compute, weights, weight_bits, kv_cache = found.groups()
-    plain = weights == compute
-    return Numerics(weights, compute, kv_cache, weight_bits=None if plain else float(weight_bits))
+    bits = None if weights in _WHOLE else float(weight_bits)
+    return Numerics(weights, compute, kv_cache, weight_bits=bits)

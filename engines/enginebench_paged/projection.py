@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from enginebench_paged.kernels import ops
+from enginebench_paged.kernels.quantized_weight import QuantizedWeight
 
 __all__ = ["Projection"]
 
@@ -26,15 +27,15 @@ _USUAL_ROWS = 16  # the layout is chosen for this many and serves all others
 class Projection:
     """y = x W^T + b for x (rows, in), W (out, in)."""
 
-    __slots__ = ("_packed", "bias", "nbytes", "weight")
+    __slots__ = ("_packed", "bias", "bits", "size", "weight")
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor | QuantizedWeight, bias: Tensor | None = None) -> None:
         """`weight` is not kept where a packed copy takes its place."""
-        self.weight: Tensor | None = weight
+        self.weight: Tensor | QuantizedWeight | None = weight
         self.bias = bias
-        self.nbytes = weight.nbytes + (0 if bias is None else bias.nbytes)
+        self.size, self.bits = _values(weight), 8 * weight.nbytes
         self._packed: Tensor | None = None
-        if _packs(weight):
+        if isinstance(weight, Tensor) and _packs(weight):
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _USUAL_ROWS)
             self.weight = None
 
@@ -46,7 +47,13 @@ class Projection:
             )
             return product[:rows]
         assert self.weight is not None
+        if isinstance(self.weight, QuantizedWeight):
+            return ops.quantized_linear(x, self.weight, self.bias)
         return ops.linear(x, self.weight, self.bias)
+
+
+def _values(weight: Tensor | QuantizedWeight) -> int:
+    return weight.numel() if isinstance(weight, Tensor) else weight.rows * weight.columns
 
 
 def _padded(x: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class Runner:
                     early_launch=config.early_launch,
                 )
             )
-        self.weights = loader.load(model, device, config.dtype)
+        self.weights = loader.load(model, device, config.dtype, config.quantization)
         rotary = rotary_table(shape, config.context_length, device)
         self._model = Transformer(
             shape,

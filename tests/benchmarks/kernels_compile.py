@@ -29,8 +29,10 @@ from enginebench_paged.kernels import (
     configs,
     fixed_attention,
     fixed_product,
+    fp8,
     gemv,
     norm,
+    quantized,
     rope_cache,
     sampling,
 )
@@ -54,6 +56,7 @@ def builds() -> Iterator[Build]:
     yield from _attention()
     yield from _gemv()
     yield from _fixed()
+    yield from _quantized()
     yield from _sampling()
 
 
@@ -69,14 +72,14 @@ def _small() -> Iterator[Build]:
     types = dict.fromkeys(("q", "k", "v", "k_cache", "v_cache", "q_norm", "k_norm", "out"), "*bf16")
     types |= {"positions": "*i64", "slots": "*i64", "cos_sin": "*fp32"}
     types |= {"k_scale": "*fp32", "v_scale": "*fp32"}
-    for normed, fp8 in ((False, False), (True, False), (True, True)):
-        cache = dict.fromkeys(("k_cache", "v_cache"), "*fp8e4nv" if fp8 else "*bf16")
+    for normed, in_fp8 in ((False, False), (True, False), (True, True)):
+        cache = dict.fromkeys(("k_cache", "v_cache"), "*fp8e4nv" if in_fp8 else "*bf16")
         constants = {
             "BLOCK_SIZE": 16, "N_HEADS": 16, "N_KV_HEADS": 2, "HALF": 64, "HALF_PAD": 64,
             "HEADS": 4, "Q_NORMED": normed, "K_NORMED": normed,
-            "SCALED": fp8,
+            "SCALED": in_fp8,
         }  # fmt: skip
-        name = f"rope_and_cache{' normed' if normed else ''}{' fp8' if fp8 else ''}"
+        name = f"rope_and_cache{' normed' if normed else ''}{' fp8' if in_fp8 else ''}"
         kernel = rope_cache._rope_cache_kernel
         yield Build(name, kernel, types | cache, constants, {"num_warps": 1})
 
@@ -94,14 +97,14 @@ def _attention() -> Iterator[Build]:
         ("8B fp8", 32, 8, 128, 0, False),
         ("gemma fp8", 8, 4, 256, 4096, True),
     ):
-        fp8 = label.endswith("fp8")
-        held = dict.fromkeys(("k_cache", "v_cache"), "*fp8e4nv") if fp8 else {}
+        in_fp8 = label.endswith("fp8")
+        held = dict.fromkeys(("k_cache", "v_cache"), "*fp8e4nv") if in_fp8 else {}
         caches = plain_caches | held
         d_pad = triton.next_power_of_2(dim)
         common = {
             "N_HEADS": heads, "GROUP": heads // kv_heads, "HEAD_DIM": dim, "D_PAD": d_pad,
             "BLOCK_SIZE": 16, "WINDOW": window, "SOFTCAP": softcap,
-            "SCALED": fp8,
+            "SCALED": in_fp8,
         }  # fmt: skip
         for split in (False, True):
             types = caches | lists | {"partial": "*fp32" if split else "*bf16"}
@@ -187,6 +190,33 @@ def _fixed() -> Iterator[Build]:
         "fixed attention join", fixed_attention._join_kernel, types, shape | {"GROUP_PAD": 8},
         {"num_warps": 4}, plain=("n_segments",),
     )  # fmt: skip
+
+
+def _quantized() -> Iterator[Build]:
+    for config in {rule.config for rule in CHIP.quantized}:
+        for label, bits, held, per_row in (
+            ("int4", 4, "*u8", False),
+            ("int8", 8, "*u8", False),
+            ("fp8", 8, "*fp8e4nv", True),
+        ):
+            zeros, split = bits == 4, config.split_k > 1
+            types = {"x": "*bf16", "values": held, "scales": "*fp32" if per_row else "*bf16"}
+            types |= {"zeros": "*u8", "bias": "*bf16", "out": "*fp32" if split else "*bf16"}
+            constants = {
+                "K": 4096, "GROUP": 128, "BITS": bits, "MIDDLE": 1 << (bits - 1),
+                "PER_ROW": per_row, "ZEROS": zeros, "ROWS": config.rows, "EVEN_K": True,
+                "SPLIT": split, "BIAS": not split,
+            }  # fmt: skip
+            options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+            name = f"{label} {config.rows}x{config.columns}/{config.split_k}"
+            if config.columns == 1:
+                kernel, constants["DEPTH"] = quantized._vector_kernel, config.depth
+            else:
+                kernel, constants["COLUMNS"] = quantized._matrix_kernel, config.columns
+            yield Build(name, kernel, types, constants, options, plain=("M",))
+    types = {"x": "*bf16", "out": "*fp8e4nv", "scales": "*fp32"}
+    constants = {"K": 14336, "BLOCK": 16384}
+    yield Build("rows to fp8", fp8._rows_kernel, types, constants, {"num_warps": 16})
 
 
 def _sampling() -> Iterator[Build]:

@@ -70,6 +70,32 @@ class GemvRule:
 
 
 @dataclass(frozen=True, slots=True)
+class QuantizedConfig:
+    """Product with weights of 8 or 4 bits: rows of W and of x (`columns`) a tile, parts of K.
+
+    One column: on the vector units, `depth` groups of W's columns a tile.
+    """
+
+    rows: int
+    columns: int
+    split_k: int
+    num_warps: int
+    num_stages: int
+    depth: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedRule:
+    """The configuration for M and N up to these; of a chip's rules the first that fits is taken,
+    the last one fits all.
+    """
+
+    max_m: int
+    max_n: int
+    config: QuantizedConfig
+
+
+@dataclass(frozen=True, slots=True)
 class SampleConfig:
     """Sampling: vocabulary entries a program of the first stage, and a tile of the filter stage."""
 
@@ -90,7 +116,13 @@ class Chip:
     decode: DecodeConfig
     prefill: PrefillConfig
     gemv: tuple[GemvRule, ...]  # empty: use the library's product
+    quantized: tuple[QuantizedRule, ...]
     sample: SampleConfig
+
+    @property
+    def most_skinny_rows(self) -> int:
+        """Up to how many rows of x a product counts as skinny."""
+        return max((rule.max_m for rule in self.quantized[:-1] if rule.max_m <= 16), default=0)
 
 
 _ANY = 2**31 - 1
@@ -122,6 +154,15 @@ def _hopper(sm_count: int) -> Chip:
             GemvRule(64, 22016, 2048, DotConfig(64, 128, 1, 4, 4)),
             GemvRule(64, _ANY, _ANY, DotConfig(128, 128, 1, 8, 3)),
         ),
+        quantized=(  # sized by reading the compiler's output; not timed yet
+            QuantizedRule(1, _ANY, QuantizedConfig(4, 1, 1, 4, 1, depth=8)),
+            QuantizedRule(16, 3072, QuantizedConfig(64, 16, 8, 4, 4)),
+            QuantizedRule(16, 8192, QuantizedConfig(64, 16, 4, 4, 4)),
+            QuantizedRule(16, _ANY, QuantizedConfig(64, 16, 1, 4, 4)),
+            QuantizedRule(64, 8192, QuantizedConfig(64, 64, 4, 4, 4)),
+            QuantizedRule(64, _ANY, QuantizedConfig(64, 64, 1, 4, 4)),
+            QuantizedRule(_ANY, _ANY, QuantizedConfig(128, 128, 1, 8, 3)),
+        ),
         sample=_SAMPLE,
     )
 
@@ -135,6 +176,10 @@ def _any_chip(sm_count: int) -> Chip:
         decode=DecodeConfig(tile=32, programs_per_sm=4, num_warps=4, num_stages=2),
         prefill=PrefillConfig(rows=64, tile=32, num_warps=4, num_stages=2),
         gemv=(),
+        quantized=(
+            QuantizedRule(16, _ANY, QuantizedConfig(32, 16, 2, 4, 2)),
+            QuantizedRule(_ANY, _ANY, QuantizedConfig(64, 64, 1, 4, 2)),
+        ),
         sample=_SAMPLE,
     )
 
@@ -177,6 +222,7 @@ def _restricted(row: Chip, techniques: Techniques) -> Chip:
         row,
         decode=decode,
         gemv=row.gemv if techniques.skinny_products else (),
+        quantized=row.quantized if techniques.skinny_products else row.quantized[-1:],
         dependent_launch=row.dependent_launch and techniques.early_launch,
     )
 
@@ -187,3 +233,14 @@ def gemv_config(device: torch.device, m: int, n: int, k: int) -> GemvConfig | No
         if m <= rule.max_m and n <= rule.max_n and k <= rule.max_k:
             return rule.config
     return None
+
+
+def quantized_config(device: torch.device, m: int, n: int) -> QuantizedConfig:
+    """The configuration for x (m, K) times a quantized W (n, K) transposed."""
+    rules = chip(device).quantized
+    return next(rule.config for rule in rules if m <= rule.max_m and n <= rule.max_n)
+
+
+def rounds_rows(device: torch.device, m: int) -> bool:
+    """Whether so many rows are multiplied in fp8 with fp8 weights: not by a skinny product."""
+    return m > chip(device).most_skinny_rows

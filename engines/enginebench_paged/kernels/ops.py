@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from enginebench_paged.kernels import reference
 from enginebench_paged.kernels.checks import Scales
+from enginebench_paged.kernels.quantized_weight import QuantizedWeight
 
 __all__ = [
     "add_rms_norm",
@@ -24,6 +25,7 @@ __all__ = [
     "grouped_linear",
     "linear",
     "paged_attention",
+    "quantized_linear",
     "rms_norm",
     "rope_and_cache",
     "sample",
@@ -82,6 +84,25 @@ def fixed_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     """`linear`, each row of which has the same bits whatever the others."""
     kernels = _triton("fixed_product") if x.is_cuda else reference
     return kernels.fixed_linear(x, weight, bias)
+
+
+def quantized_linear(
+    x: Tensor, weight: QuantizedWeight, bias: Tensor | None = None, *, fixed: bool = False
+) -> Tensor:
+    """fp8 weights meet few rows of x as they are (rounding them would be one more launch), and all
+    of them with `fixed`, where no row may depend on how many there are.
+    """
+    if not x.is_cuda:
+        return reference.quantized_linear(x, weight, bias)
+    if (
+        not fixed
+        and weight.format.group is None
+        and _triton("configs").rounds_rows(x.device, len(x))
+    ):
+        fp8 = _triton("fp8")
+        if fp8.takes(x, weight):
+            return fp8.fp8_linear(x, weight, bias)
+    return _triton("quantized").quantized_linear(x, weight, bias)
 
 
 def rope_and_cache(

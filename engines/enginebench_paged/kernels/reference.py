@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from enginebench_paged.kernels.checks import Scales
+from enginebench_paged.kernels.quantized_weight import QuantizedWeight, fp8_rows
 from enginebench_paged.kernels.reference_sampling import sample
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "grouped_linear",
     "linear",
     "paged_attention",
+    "quantized_linear",
     "rms_norm",
     "rope_and_cache",
     "sample",
@@ -60,6 +62,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 fixed_linear = linear  # the twins of what is fixed are no less exact for not being so
+
+
+def quantized_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None = None) -> Tensor:
+    """x (M, K) times a quantized W (N, K) transposed, plus bias (N,).
+
+    With fp8 weights x is rounded to fp8 too, a scale a row.
+    """
+    if weight.format.group is not None:
+        return functional.linear(x, weight.dequantized(x.dtype), bias)
+    rounded, scale = fp8_rows(x)
+    product = functional.linear(rounded.float(), weight.values.float()) * scale * weight.scales.T
+    return (product if bias is None else product + bias).to(x.dtype)
 
 
 def grouped_linear(

@@ -55,6 +55,11 @@ def test_a_large_batch_brings_its_own_budget() -> None:
         ({"gpu_memory_fraction": 0.5}, "gpu_memory_fraction needs a GPU"),
         ({"cuda_graphs": True}, "cuda_graphs needs a GPU"),
         ({"fused_ops": True}, "fused_ops needs a GPU"),
+        ({"quantization": "int5"}, "quantization is 'int5'; choose one of none, int8, int4, fp8"),
+        ({"quantization": "int4", "quantization_group": 48}, "choose one of 32, 64, 128"),
+        ({"quantization_group": 64}, "quantization is none; it is for int8 and int4"),
+        ({"quantization": "fp8", "quantization_zeros": True}, "quantization is fp8"),
+        ({"kv_cache_dtype": "fp16"}, "choose one of auto, fp8"),
         ({"deterministic": True, "skinny_products": True}, "skinny_products depends on the batch"),
         ({"paged_kv": False, "prefix_cache": True}, "prefix_cache needs paged_kv"),
     ],
@@ -91,11 +96,16 @@ def test_no_option_is_ignored() -> None:
         "early_launch": False,
         "fused_ops": False,
         "kv_cache_dtype": "fp8",
+        "quantization": "int8",
     }
-    assert set(other) == {option.name for option in OPTIONS}
+    of_quantization = {"quantization_group": 64, "quantization_zeros": True}
+    assert {*other, *of_quantization} == {option.name for option in OPTIONS}
     plain = resolve({}, MODEL, GPU)
     for name, value in other.items():
         assert resolve({name: value}, MODEL, GPU) != plain, name
+    int8 = resolve({"quantization": "int8"}, MODEL, GPU)
+    for name, value in of_quantization.items():
+        assert resolve({"quantization": "int8", name: value}, MODEL, GPU) != int8, name
 
 
 def test_kv_memory_decides_how_many_blocks_there_are() -> None:

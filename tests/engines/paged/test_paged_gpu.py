@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from hf_relatives import RELATIVES
-from tiny_references import Reference, drain, greedy, tokens_of
+from tiny_references import Reference, drain, greedy, moved, tokens_of
 
 from enginebench.types import OptionValue
 from enginebench_paged.engine import PagedEngine
@@ -70,3 +70,34 @@ def test_tokens_in_bfloat16_but_for_near_ties(
         near_tie = 2 * (rounded.float() - exact).abs().max(dim=1).values
         assert bool((below <= near_tie).all()), (index, below, near_tie)
     engine.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({"kv_cache_dtype": "fp8"}, 0.15),
+        ({"kv_cache_dtype": "fp8", "deterministic": True}, 0.15),
+        ({"quantization": "int8"}, 0.03),
+        ({"quantization": "int8", "deterministic": True}, 0.03),
+        ({"quantization": "int4"}, 0.5),
+        ({"quantization": "fp8"}, 0.3),
+        ({"quantization": "fp8", "dtype": "bf16", "kv_cache_dtype": "fp8"}, 0.4),
+    ],
+    ids=str,
+)
+def test_fewer_bits_move_scores_as_on_a_cpu(
+    references: References, options: dict[str, OptionValue], most: float
+) -> None:
+    plain: dict[str, OptionValue] = {"dtype": "f32", "max_batch": 64, "kv_memory_gb": 0.05}
+    assert most / 50 < moved(references("llama"), plain, **options) < most
+
+
+def test_fewer_bits_in_graphs_say_what_they_say_outside(references: References) -> None:
+    reference = references("qwen2")
+    bits: dict[str, OptionValue] = {"quantization": "int4", "kv_cache_dtype": "fp8"}
+    found = []
+    for cuda_graphs in (True, False):
+        engine = build(reference, cuda_graphs=cuda_graphs, deterministic=True, **bits)
+        found.append(answers(engine, reference, 2))
+        engine.close()
+    assert found[0] == found[1]

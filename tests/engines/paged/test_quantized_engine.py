@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import torch
-from tiny_references import Reference, drain, greedy, tokens_of
+from tiny_references import Reference, drain, greedy, moved, tokens_of
 
 from enginebench.types import OptionValue
-from enginebench_openai.protocol import GenerationRequest, SamplingParams
 from enginebench_paged.engine import PagedEngine
 from enginebench_paged.precision import told
 
@@ -19,29 +17,9 @@ References = Callable[[str], Reference]
 PLAIN: dict[str, OptionValue] = {"dtype": "f32", "kv_memory_gb": 0.01}
 
 
-def logprobs(engine: PagedEngine, tokens: tuple[int, ...]) -> torch.Tensor:
-    """Of each token after the first, and of the one drawn at the end."""
-    sampling = SamplingParams(temperature=0.0)
-    engine.add(GenerationRequest("it", tokens, 1, sampling, logprobs=0, prompt_logprobs=0))
-    outputs = drain(engine)["it"]
-    found = [one.logprob for output in outputs for one in output.prompt_logprobs]
-    return torch.tensor(found + [one.logprob for output in outputs for one in output.logprobs])
-
-
-def moved(reference: Reference, **options: OptionValue) -> float:
-    """How far logprobs move in the mean, as a share of how far they lie apart themselves."""
-    tokens = reference.prompts[-1] + reference.outputs[-1]
-    plain, changed = (
-        logprobs(PagedEngine(reference.model, {**PLAIN, **given}), tokens)
-        for given in ({}, options)
-    )
-    assert len(plain) == len(tokens)
-    return float((changed - plain).abs().mean() / plain.std())
-
-
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma2"])
 def test_an_fp8_cache_moves_scores_a_little(references: References, architecture: str) -> None:
-    assert 0 < moved(references(architecture), kv_cache_dtype="fp8") < 0.15
+    assert 0 < moved(references(architecture), PLAIN, kv_cache_dtype="fp8") < 0.15
 
 
 def test_an_fp8_cache_has_more_blocks_and_serves_all_prompts(references: References) -> None:
@@ -58,3 +36,57 @@ def test_an_fp8_cache_has_more_blocks_and_serves_all_prompts(references: Referen
     for prompt, tokens in zip(reference.prompts, together, strict=True):
         engine.add(greedy("again", prompt))  # out of the prefix cache, and alone
         assert tokens_of(drain(engine)["again"]) == tokens
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma2"])
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({"quantization": "int8"}, 0.03),
+        ({"quantization": "int8", "quantization_zeros": True, "quantization_group": 32}, 0.03),
+        ({"quantization": "int4"}, 0.5),
+        ({"quantization": "int4", "quantization_zeros": False, "quantization_group": 32}, 0.5),
+        ({"quantization": "fp8"}, 0.3),
+    ],
+    ids=str,
+)
+def test_quantized_weights_move_scores_as_far_as_their_bits(
+    references: References, architecture: str, options: dict[str, OptionValue], most: float
+) -> None:
+    assert most / 50 < moved(references(architecture), PLAIN, **options) < most
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "least", "most"),
+    [
+        ({}, "f32", 32, 32),
+        ({"quantization": "int8", "quantization_group": 32}, "int8", 8.5, 16),
+        ({"quantization": "int4", "quantization_group": 32}, "int4", 4.75, 12),
+        ({"quantization": "fp8"}, "fp8", 8, 9),
+    ],
+    ids=str,
+)
+def test_it_says_what_it_holds(
+    references: References,
+    options: dict[str, OptionValue],
+    weights: str,
+    least: float,
+    most: float,
+) -> None:
+    """Rows of 48 and 80 columns are padded to whole groups, which counts."""
+    engine = PagedEngine(references("llama").model, {**PLAIN, **options})
+    numerics = told(f"listening\n{engine.precision}\n")
+    assert numerics.weights == weights
+    assert least <= (numerics.weight_bits or 32) <= most
+    assert numerics.compute == ("fp8" if weights == "fp8" else "f32")
+    engine.close()
+
+
+def test_a_deterministic_engine_takes_quantized_weights(references: References) -> None:
+    reference = references("llama")
+    engine = PagedEngine(reference.model, {**PLAIN, "quantization": "int8", "deterministic": True})
+    for index, prompt in enumerate(reference.prompts):
+        engine.add(greedy(str(index), prompt))
+    together = drain(engine)
+    engine.add(greedy("alone", reference.prompts[0]))
+    assert tokens_of(drain(engine)["alone"]) == tokens_of(together["0"])

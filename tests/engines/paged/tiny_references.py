@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from hf_relatives import RELATIVES, relative_config, save_random
 
+from enginebench.types import OptionValue
 from enginebench_models import Model, open_model
 from enginebench_openai.protocol import GenerationRequest, SamplingParams, TokenOutput
 from enginebench_paged.engine import PagedEngine
@@ -109,3 +110,23 @@ def drain(
 def tokens_of(outputs: Iterable[TokenOutput]) -> tuple[int, ...]:
     """The tokens of one request's outputs."""
     return tuple(token for output in outputs for token in output.token_ids)
+
+
+def logprobs(engine: PagedEngine, tokens: tuple[int, ...]) -> torch.Tensor:
+    """Of each token after the first, and of the one drawn at the end."""
+    sampling = SamplingParams(temperature=0.0)
+    engine.add(GenerationRequest("it", tokens, 1, sampling, logprobs=0, prompt_logprobs=0))
+    outputs = drain(engine)["it"]
+    found = [one.logprob for output in outputs for one in output.prompt_logprobs]
+    return torch.tensor(found + [one.logprob for output in outputs for one in output.logprobs])
+
+
+def moved(reference: Reference, plain: dict[str, OptionValue], **options: OptionValue) -> float:
+    """How far logprobs move in the mean, as a share of how far they lie apart themselves."""
+    tokens = reference.prompts[-1] + reference.outputs[-1]
+    exact, changed = (
+        logprobs(PagedEngine(reference.model, {**plain, **given}), tokens)
+        for given in ({}, options)
+    )
+    assert len(exact) == len(tokens)
+    return float((changed - exact).abs().mean() / exact.std())

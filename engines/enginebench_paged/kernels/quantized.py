@@ -1,0 +1,215 @@
+"""Products with weights of 8 or 4 bits, turned into numbers in registers: x (M, K) times W (N, K)
+transposed.
+
+Integers less their zero are exact in any 16-bit type; the scale of a group multiplies its sum in
+float32. As in `gemv`, W is the tall operand, so that what was just unpacked goes from registers to
+the matrix units, for few columns (rows of x) and for many. A single row goes to the vector units.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from enginebench_paged.kernels.checks import (
+    require,
+    require_contiguous,
+    require_dense_rows,
+    require_shape,
+)
+from enginebench_paged.kernels.configs import QuantizedConfig, quantized_config
+from enginebench_paged.kernels.dependent_launch import await_previous, launch_options
+from enginebench_paged.kernels.gemv import _store, sum_parts
+from enginebench_paged.kernels.quantized_weight import QuantizedWeight
+
+_ROW_GROUP = 128  # columns a step where a row has one scale
+
+
+@triton.jit
+def unpacked(at, half, mask, zero, BITS: tl.constexpr, HALF: tl.constexpr, dtype: tl.constexpr):
+    """Both halves of groups of columns, less their zero, from the bytes at `at` + `half`."""
+    low = tl.load(at + half, mask=mask, other=0)
+    if BITS == 4:
+        high = low >> 4
+        low = low & 15
+    else:
+        high = tl.load(at + HALF + half, mask=mask, other=0)
+    return low.to(dtype) - zero.to(dtype), high.to(dtype) - zero.to(dtype)
+
+
+@triton.jit
+def fp8_halves(
+    at, half, inside, left, HALF: tl.constexpr, EVEN_K: tl.constexpr, dtype: tl.constexpr
+):
+    """The same of fp8, of which `left` columns remain."""
+    if EVEN_K:
+        low = tl.load(at + half, mask=inside, other=0.0)
+        high = tl.load(at + HALF + half, mask=inside, other=0.0)
+    else:
+        low = tl.load(at + half, mask=inside & (half < left), other=0.0)
+        high = tl.load(at + HALF + half, mask=inside & (half + HALF < left), other=0.0)
+    return low.to(dtype), high.to(dtype)
+
+
+@triton.jit
+def _vector_kernel(
+    x, values, scales, zeros, bias, out, N, groups_each, value_stride, n_groups,
+    K: tl.constexpr, GROUP: tl.constexpr, BITS: tl.constexpr, MIDDLE: tl.constexpr,
+    PER_ROW: tl.constexpr, ZEROS: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
+    EVEN_K: tl.constexpr, SPLIT: tl.constexpr, BIAS: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    await_previous(PDL)
+    HALF: tl.constexpr = GROUP // 2
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    part = tl.program_id(1)
+    inside = row < N
+    long_row = row.to(tl.int64)
+    row_at = (values + long_row * value_stride)[:, None, None]
+    half = tl.arange(0, HALF)
+    half_3d = half[None, None, :]
+    acc = tl.zeros((ROWS, DEPTH, HALF), tl.float32)
+    begin = part * groups_each
+    end = tl.minimum(begin + groups_each, n_groups)
+    for start in tl.range(begin, end, DEPTH):
+        group = start + tl.arange(0, DEPTH)
+        real = inside[:, None] & (group < end)[None, :]  # (ROWS, DEPTH)
+        at = row_at + (group * (GROUP * BITS // 8))[None, :, None]
+        scale_at = (long_row * n_groups)[:, None] + group[None, :]
+        if PER_ROW:
+            left = (K - group * GROUP)[None, :, None]
+            low, high = fp8_halves(at, half_3d, real[:, :, None], left, HALF, EVEN_K, tl.float32)
+        else:
+            zero = tl.full((ROWS, DEPTH), MIDDLE, tl.float32)
+            if ZEROS:
+                zero = tl.load(zeros + scale_at, mask=real, other=0).to(tl.float32)
+            low, high = unpacked(
+                at, half_3d, real[:, :, None], zero[:, :, None], BITS, HALF, tl.float32
+            )
+        k = group[:, None] * GROUP + half[None, :]  # (DEPTH, HALF)
+        x_low = tl.load(x + k, mask=(k < K) & (group < end)[:, None], other=0.0).to(tl.float32)
+        k += HALF
+        x_high = tl.load(x + k, mask=(k < K) & (group < end)[:, None], other=0.0).to(tl.float32)
+        product = low * x_low[None, :, :] + high * x_high[None, :, :]
+        if PER_ROW:
+            acc += product
+        else:
+            scale = tl.load(scales + scale_at, mask=real, other=0.0).to(tl.float32)
+            acc += product * scale[:, :, None]
+    total = tl.sum(tl.sum(acc, axis=2), axis=1)
+    if PER_ROW:
+        total *= tl.load(scales + row, mask=inside, other=0.0)
+    _store(out, bias, total, row, inside, 0, 1, N, part, SPLIT, BIAS)
+
+
+@triton.jit(do_not_specialize=["M"])
+def _matrix_kernel(
+    x, values, scales, zeros, bias, out, M, N, x_stride, groups_each, value_stride, n_groups,
+    K: tl.constexpr, GROUP: tl.constexpr, BITS: tl.constexpr, MIDDLE: tl.constexpr,
+    PER_ROW: tl.constexpr, ZEROS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    EVEN_K: tl.constexpr, SPLIT: tl.constexpr, BIAS: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    await_previous(PDL)
+    HALF: tl.constexpr = GROUP // 2
+    m = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    part = tl.program_id(2)
+    inside = row < N
+    long_row = row.to(tl.int64)
+    row_at = (values + long_row * value_stride)[:, None]
+    half = tl.arange(0, HALF)
+    x_at = x + m.to(tl.int64)[None, :] * x_stride
+    dtype: tl.constexpr = x.dtype.element_ty
+    acc = tl.zeros((ROWS, COLUMNS), tl.float32)
+    begin = part * groups_each
+    for group in tl.range(begin, tl.minimum(begin + groups_each, n_groups)):
+        k = (group * GROUP + half)[:, None]
+        at = row_at + group * (GROUP * BITS // 8)
+        if PER_ROW:
+            left = K - group * GROUP
+            low, high = fp8_halves(at, half[None, :], inside[:, None], left, HALF, EVEN_K, dtype)
+        else:
+            zero = tl.full((ROWS,), MIDDLE, tl.float32)
+            if ZEROS:
+                zero = tl.load(zeros + long_row * n_groups + group, mask=inside, other=0)
+            low, high = unpacked(
+                at, half[None, :], inside[:, None], zero[:, None], BITS, HALF, dtype
+            )
+        if EVEN_K:
+            x_low = tl.load(x_at + k, mask=(m < M)[None, :], other=0.0)  # (HALF, COLUMNS)
+            x_high = tl.load(x_at + HALF + k, mask=(m < M)[None, :], other=0.0)
+        else:
+            x_low = tl.load(x_at + k, mask=(m < M)[None, :] & (k < K), other=0.0)
+            x_high = tl.load(x_at + HALF + k, mask=(m < M)[None, :] & (k + HALF < K), other=0.0)
+        if PER_ROW:
+            acc = tl.dot(low, x_low, acc, input_precision="ieee")
+            acc = tl.dot(high, x_high, acc, input_precision="ieee")
+        else:
+            product = tl.dot(low, x_low, input_precision="ieee")
+            product = tl.dot(high, x_high, product, input_precision="ieee")
+            scale = tl.load(scales + long_row * n_groups + group, mask=inside, other=0.0)
+            acc += product * scale.to(tl.float32)[:, None]
+    if PER_ROW:
+        acc *= tl.load(scales + row, mask=inside, other=0.0)[:, None]
+    mask = inside[:, None] & (m < M)[None, :]
+    _store(out, bias, acc, row[:, None], mask, m.to(tl.int64)[None, :], M, N, part, SPLIT, BIAS)
+
+
+def quantized_linear(
+    x: Tensor,
+    weight: QuantizedWeight,
+    bias: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
+    config: QuantizedConfig | None = None,
+) -> Tensor:
+    """Twin of reference.quantized_linear, except that fp8 weights meet x as it is."""
+    (m, k), n, held = x.shape, weight.rows, weight.format
+    require(x.shape[1] == weight.columns, f"x has {k} columns, the weight {weight.columns}")
+    require(weight.values.dim() == 2, "a stack of weights is for grouped_linear")
+    require_dense_rows(x=x)
+    require_contiguous(values=weight.values, scales=weight.scales)
+    if bias is not None:
+        require_shape("bias", bias, n)
+        require_contiguous(bias=bias)
+    if out is None:
+        out = torch.empty((m, n), dtype=x.dtype, device=x.device)
+    require_shape("out", out, m, n)
+    require_contiguous(out=out)
+    if m == 0:
+        return out
+    if config is None:
+        config = quantized_config(x.device, m, n)
+    group = held.group or _ROW_GROUP
+    groups = triton.cdiv(k, group)
+    parts = min(config.split_k, groups)
+    split, options = parts > 1, launch_options(x.device)
+    some_bias, target = out if bias is None else bias, out
+    if split:
+        target = torch.empty((parts, m, n), dtype=torch.float32, device=x.device)
+    tensors = (
+        x,
+        weight.values,
+        weight.scales,
+        weight.values if weight.zeros is None else weight.zeros,
+    )
+    constants = {
+        "K": k, "GROUP": group, "BITS": held.bits, "MIDDLE": held.middle,
+        "PER_ROW": held.group is None, "ZEROS": held.has_zeros, "ROWS": config.rows,
+        "EVEN_K": k % group == 0, "SPLIT": split, "BIAS": bias is not None,
+        "num_warps": config.num_warps, **options,
+    }  # fmt: skip
+    sizes = (triton.cdiv(groups, parts), weight.values.stride(0), groups)
+    tall = triton.cdiv(n, config.rows)
+    if config.columns == 1:
+        require(m == 1, f"the vector units' product takes one row, x has {m}")
+        _vector_kernel[(tall, parts)](
+            *tensors, some_bias, target, n, *sizes, DEPTH=config.depth, **constants
+        )
+    else:
+        _matrix_kernel[(triton.cdiv(m, config.columns), tall, parts)](
+            *tensors, some_bias, target, m, n, x.stride(0), *sizes,
+            COLUMNS=config.columns, num_stages=config.num_stages, **constants,
+        )  # fmt: skip
+    if split:
+        sum_parts(target, bias, out)
+    return out
