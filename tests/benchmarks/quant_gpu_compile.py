@@ -32,7 +32,9 @@ from enginebench_quant.kernels.gpu import (
 )
 from enginebench_quant.kernels.gpu.planes import BLOCK, FORMATS
 
-SCALE_TYPES = {"d": "*fp16", "dm": "*i32", "k": "*i16", "k16": "*i16"}
+SCALE_TYPES = {
+    "d": "*fp16", "dm": "*i32", "k": "*i16", "k16": "*i16", "ks": "*i8", "e8": "*u8"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Build:
 
 def plane_types(prefix: str, kind: str) -> dict[str, str]:
     form = FORMATS[kind]
-    supers = "*fp16" if form.scales == "k16" else "*i32"
+    supers = "*i32" if form.scales == "k" else "*fp16"
     scales = SCALE_TYPES[form.scales]
     names = ("codes", "high", "scales", "supers")
     return {f"{prefix}{n}": t for n, t in zip(names, ("*i32", "*i32", scales, supers), strict=True)}
@@ -57,6 +59,8 @@ def products() -> Iterator[Build]:
     vectors = {"x": "*fp32", "norm": "*fp32", "eps": "fp32", "bias": "*fp32", "out": "*fp32"}
     for label, kinds, rows, blocks, norm in (
         ("8B qk", ["Q4_K"], 5120, 128, True),
+        ("8B qk x4", ["Q4_K"], 5120, 128, True),
+        ("8B down x4", ["Q4_K"], 4096, 448, False),
         ("8B qk+v", ["Q4_K", "Q6_K"], 6144, 128, True),
         ("8B o", ["Q4_K"], 4096, 128, False),
         ("8B down", ["Q4_K"], 4096, 448, False),
@@ -67,13 +71,17 @@ def products() -> Iterator[Build]:
         ("3B o", ["Q4_K"], 2048, 64, False),
         ("7B o", ["Q4_0"], 4096, 128, False),
         ("135M o", ["Q4_1"], 576, 18, False),
+        ("8B o", ["IQ4_XS"], 4096, 128, False),
+        ("8B down", ["IQ4_NL"], 4096, 448, False),
+        ("8B o", ["MXFP4"], 4096, 128, False),
     ):
         config = configs.product_config(rows, blocks)
         upper, lower = FORMATS[kinds[0]], FORMATS[kinds[-1]]
         constants = {
+            "T": 4 if label.endswith("x4") else 1,
             "BLOCKS": blocks, "BT": triton.next_power_of_2(blocks), "R": config.rows,
-            "BITS": upper.bits, "SCALES": upper.scales, "ZERO": upper.zero,
-            "BELOW": len(kinds) == 2, "BELOW_BITS": lower.bits, "BELOW_SCALES": lower.scales,
+            "CODES": upper.codes, "SCALES": upper.scales, "ZERO": upper.zero,
+            "BELOW": len(kinds) == 2, "BELOW_CODES": lower.codes, "BELOW_SCALES": lower.scales,
             "BELOW_ZERO": lower.zero, "NORM": norm, "BIAS": False, "ADD": not norm,
             "PACKED": not norm, "NATIVE": True,
         }  # fmt: skip
@@ -90,16 +98,19 @@ def products() -> Iterator[Build]:
             {"num_warps": config.num_warps}, ("programs", "below_programs"),
         )  # fmt: skip
     for label, kind, rows, blocks in (
-        ("8B", "Q4_K", 14336, 128), ("8B", "Q8_0", 14336, 128), ("3B", "Q4_K", 11008, 64),
-        ("135M", "Q4_1", 1536, 18), ("7B", "Q4_0", 11008, 128),
+        ("8B", "Q4_K", 14336, 128), ("8B x4", "Q4_K", 14336, 128), ("8B", "Q8_0", 14336, 128), ("3B", "Q4_K", 11008, 64),
+        ("135M", "Q4_1", 1536, 18), ("7B", "Q4_0", 11008, 128), ("8B", "IQ4_XS", 14336, 128),
+        ("gemma", "Q4_0", 9216, 72),
     ):  # fmt: skip
         form = FORMATS[kind]
         config = configs.gate_up_config(blocks, is_super=form.file_values > BLOCK)
         constants = {
+            "T": 4 if label.endswith("x4") else 1,
             "BLOCKS": blocks, "BT": triton.next_power_of_2(blocks), "R": config.rows,
-            "BITS": form.bits, "SCALES": form.scales, "ZERO": form.zero,
-            "UP_BITS": form.bits, "UP_SCALES": form.scales, "UP_ZERO": form.zero, "NATIVE": True,
+            "CODES": form.codes, "SCALES": form.scales, "ZERO": form.zero,
+            "UP_CODES": form.codes, "UP_SCALES": form.scales, "UP_ZERO": form.zero, "NATIVE": True,
             "UNIT": 32 if rows > 4000 else config.rows, "PACKED": rows > 4000,
+            "GELU": label == "gemma",
         }  # fmt: skip
         packed = {"out": "*i32"} if rows > 4000 else {}
         types = (
@@ -116,12 +127,12 @@ def products() -> Iterator[Build]:
 
 
 def expansions() -> Iterator[Build]:
-    for kind in ("Q4_0", "Q4_K", "Q6_K", "Q8_0"):
+    for kind in ("Q4_0", "Q4_K", "Q6_K", "Q8_0", "IQ4_XS", "MXFP4"):
         form = FORMATS[kind]
         for chosen in (False, True):
             constants = {
-                "BLOCKS": 128, "BT": 64, "R": 1 if chosen else 4, "BITS": form.bits,
-                "SCALES": form.scales, "ZERO": form.zero, "CHOSEN": chosen,
+                "BLOCKS": 128, "BT": 64, "R": 1 if chosen else 4, "CODES": form.codes,
+                "SCALES": form.scales, "ZERO": form.zero, "CHOSEN": chosen, "NATIVE": True,
             }  # fmt: skip
             types = plane_types("", kind) | {"ids": "*i32", "out": "*fp32" if chosen else "*bf16"}
             name = f"{'embed' if chosen else 'expand'} {kind}"
@@ -133,26 +144,28 @@ def attention() -> Iterator[Build]:
     caches = {"k_cache": "*fp16", "v_cache": "*fp16", "cos_sin": "*fp32", "span": "*i32"}
     floats = dict.fromkeys(("q_norm", "k_norm", "partial", "partial_lse", "bias"), "*fp32")
     types = caches | floats | {"position": "*i32", "arrived": "*i32"}
-    types |= {"eps": "fp32", "scale_log2": "fp32"}
+    types |= {"eps": "fp32", "scale": "fp32", "softcap": "fp32"}
     for label, heads, kv_heads, dim in (
         ("8B", 32, 8, 128), ("3B", 16, 2, 128), ("7B", 32, 32, 128), ("135M", 9, 3, 64),
+        ("gemma", 8, 4, 256),
     ):  # fmt: skip
+        sight = {"WINDOW": 4096, "CAPPED": True} if dim == 256 else {"WINDOW": 0, "CAPPED": False}
         at_once = configs.attention_heads(heads, heads // kv_heads)
         splits = configs.attention_splits(heads // at_once, 4096, attention_decode._TILE)
         constants = {
             "N_HEADS": heads, "N_KV_HEADS": kv_heads, "HEADS": at_once, "HEADS_PAD": 16,
             "HALF": dim // 2, "HALF_PAD": dim // 2, "D_PAD": dim, "TILE": attention_decode._TILE,
             "SPLITS": splits, "SPLITS_PAD": splits, "NORMED": False, "PACKED": True,
-        }  # fmt: skip
-        options = {"num_warps": 4, "num_stages": 1}
+        } | sight  # fmt: skip
+        options = {"num_warps": 4 if dim <= 128 else 8, "num_stages": 1}
         decode = {"qkv": "*fp32", "out": "*i32", "out_scales": "*fp32", "out_sums": "*i32"}
         kernel = attention_decode._decode_kernel
         yield Build(f"decode {label}", kernel, types | decode, constants, options)
         constants = {
-            "N_HEADS": heads, "GROUP": heads // kv_heads, "D": dim, "D_PAD": dim, "ROWS": 128,
-            "TILE": 64,
-        }  # fmt: skip
-        options = {"num_warps": 8, "num_stages": 3}
+            "N_HEADS": heads, "GROUP": heads // kv_heads, "D": dim, "D_PAD": dim,
+            "ROWS": 128 if dim <= 128 else 64, "TILE": 64,
+        } | sight  # fmt: skip
+        options = {"num_warps": 8, "num_stages": 3 if dim <= 128 else 2}
         kernel = attention_prefill._prefill_kernel
         yield Build(
             f"prefill {label}", kernel, types | {"q": "*fp16", "out": "*bf16"}, constants, options
@@ -173,8 +186,8 @@ def rows() -> Iterator[Build]:
         "add_rms_norm", elementwise._add_rms_norm_kernel, types, constants, {"num_warps": 8}
     )
     types = {"gate_up": "*bf16", "out": "*bf16"}
-    constants = {"COLUMNS": 14336, "BLOCK": 2048}
-    yield Build("silu_mul", elementwise._silu_mul_kernel, types, constants, {"num_warps": 4})
+    constants = {"COLUMNS": 14336, "BLOCK": 2048, "GELU": False}
+    yield Build("gate_mul", elementwise._gate_mul_kernel, types, constants, {"num_warps": 4})
     types = dict.fromkeys(("logits", "settings", "bar", "tile_key"), "*fp32")
     types |= dict.fromkeys(("seen", "counts", "state", "tile_token", "arrived"), "*i32")
     constants = {"TILE": choose.TILE, "TILES_PAD": 128}

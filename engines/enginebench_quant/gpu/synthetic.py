@@ -11,11 +11,12 @@ import math
 import torch
 from torch import Tensor
 
-from enginebench_quant.kernels.gpu.planes import Planes
+from enginebench_quant.kernels.gpu.planes import LEVELS, Planes
 
 __all__ = ["fill_dense", "fill_planes"]
 
 _SCALE_RMS = math.sqrt(63 * 127 / 6)  # of six random bits
+_SIX_BIT_RMS = math.sqrt((64**2 - 1) / 12 + 0.25)
 _BYTE_RMS = math.sqrt((256**2 - 1) / 12 + 0.25)
 
 
@@ -26,7 +27,8 @@ def fill_planes(planes: Planes, random: torch.Generator) -> None:
     for plane in (planes.codes, planes.high):
         if plane.numel():
             _fill_words(plane, random)
-    steps = math.sqrt((4.0**form.bits - 1) / 12)
+    levels = LEVELS.get(form.codes, range(1 << form.bits))
+    steps = torch.tensor(levels, dtype=torch.float64).std(correction=0).item()
     if form.scales == "d":
         _signed(planes.scales, spread / steps, random)
     elif form.scales == "dm":
@@ -40,6 +42,11 @@ def fill_planes(planes: Planes, random: torch.Generator) -> None:
         halves = planes.supers.unsqueeze(-1).view(torch.float16)
         _positive(halves[..., 0], spread / (steps * _SCALE_RMS), random)
         halves[..., 1] = halves[..., 0] * ((2**form.bits - 1) / 2)
+    elif form.scales == "e8":
+        planes.scales.fill_(128 + round(math.log2(spread / steps)))
+    elif form.scales == "ks":
+        planes.scales.random_(-32, 32, generator=random)
+        _signed(planes.supers, spread / (steps * _SIX_BIT_RMS), random)
     else:
         _fill_words(planes.scales, random)
         _signed(planes.supers, spread / (steps * _BYTE_RMS), random)

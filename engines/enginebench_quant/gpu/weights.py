@@ -53,6 +53,8 @@ class LayerWeights:
     ffn_norm: torch.Tensor
     gate_up: tuple[Matrix, ...]
     down: Matrix
+    post_attention_norm: torch.Tensor | None  # of what a part yields, before it is added
+    post_ffn_norm: torch.Tensor | None
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
@@ -60,9 +62,11 @@ class LayerWeights:
 
 
 class Weights:
-    """All of a model. `embedding` and `head` are one if they are tied."""
+    """All of a model, or of a part that ends in the head; `embedding` is None where a part does not
+    `begin` with the tokens. Embedding and head are one if they are tied.
+    """
 
-    def __init__(self, model: Model, device: torch.device) -> None:
+    def __init__(self, model: Model, device: torch.device, *, begins: bool = True) -> None:
         self._model, self._device = model, device
         self._uploader = Uploader(device)
         self._random = torch.Generator(device)
@@ -70,9 +74,11 @@ class Weights:
         config = model.config
         self.layers = [self._layer(index) for index in range(config.n_layers)]
         self.output_norm = self._vector("output_norm.weight")
-        self.embedding = self._merged(["token_embd.weight"])[0]
         tied = config.tie_word_embeddings
-        self.head = self.embedding if tied else self._merged(["output.weight"])[0]
+        head = self._merged(["token_embd.weight" if tied else "output.weight"])[0]
+        self.head, self.embedding = head, head if begins else None
+        if begins and not tied:
+            self.embedding = self._merged(["token_embd.weight"])[0]
 
     @property
     def bytes_per_token(self) -> int:
@@ -93,6 +99,8 @@ class Weights:
             ffn_norm=self._vector(f"{prefix}ffn_norm.weight"),
             gate_up=self._merged([f"{prefix}ffn_gate.weight", f"{prefix}ffn_up.weight"]),
             down=self._merged([f"{prefix}ffn_down.weight"])[0],
+            post_attention_norm=self._optional(f"{prefix}post_attention_norm.weight"),
+            post_ffn_norm=self._optional(f"{prefix}post_ffw_norm.weight"),
         )
 
     # ---- vectors

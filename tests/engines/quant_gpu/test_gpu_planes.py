@@ -29,7 +29,7 @@ def test_repack_in_pieces(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole.tensors, pieces.tensors, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"])
 def test_blocks_of_32_need_no_whole_super_block(kind: str) -> None:
     data = random_bytes(kind, 3, 96)
     planes = random_planes(kind, 3, 96, CPU)

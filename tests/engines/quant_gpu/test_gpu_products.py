@@ -148,3 +148,47 @@ def test_launchers_name_what_is_wrong(device) -> None:
         product.product(torch.zeros(64, device=device), [matrix, matrix], nans(5, device))
     with pytest.raises(ValueError, match="one or two matrices, not 3"):
         product.product(torch.zeros(64, device=device), [matrix] * 3, nans(15, device))
+
+
+@pytest.mark.parametrize("kind", ["Q4_K", "Q6_K", "IQ4_NL"])
+@pytest.mark.parametrize("config", [SMALL, None])
+def test_several_rows_get_what_each_gets_alone(kind, config, device) -> None:
+    matrix, below = random_planes(kind, 21, 768, device), random_planes("Q8_0", 8, 768, device)
+    x = torch.stack([vector(768, device) for _ in range(3)])
+    norm, bias = vector(768, device), vector(29, device)
+    found = torch.randn(3, 40, device=device)[:, :29]
+    expected = found.clone()
+    options = {"norm": norm, "eps": 1e-5, "bias": bias, "add": True, "config": config}
+    product.product(x, [matrix, below], found, **options)
+    for row, out in zip(x, expected, strict=True):
+        product.product(row, [matrix, below], out, **options)
+    assert torch.equal(found, expected)
+    packed = empty_vector(768, device, 3)
+    for index, row in enumerate(x):
+        pack_vector(row, packed.row(index))
+    product.product(packed, [matrix], found[:, :21], config=config)
+    for index, out in enumerate(expected):
+        product.product(packed.row(index), [matrix], out[:21], config=config)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("config", [SMALL, None])
+def test_several_gated_rows_get_what_each_gets_alone(packed, config, device) -> None:
+    gate, up = (random_planes("Q4_0", 64, 256, device, seed) for seed in range(2))
+    x, norm = torch.stack([vector(256, device) for _ in range(3)]), vector(256, device)
+    made = [
+        empty_vector(64, device, 3) if packed else nans(192, device).view(3, 64) for _ in range(2)
+    ]
+    options = {"norm": norm, "eps": 1e-5, "config": config, "activation": "gelu_tanh"}
+    product.gate_up(x, gate, up, made[0], **options)
+    for index, row in enumerate(x):
+        own = made[1].row(index) if packed else made[1][index]
+        product.gate_up(row, gate, up, own, **options)
+    if packed:
+        pairs = zip(made[0].tensors, made[1].tensors, strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    else:
+        assert torch.equal(*made)
+        reference.gate_up(x, gate, up, made[1], norm=norm, eps=1e-5, activation="gelu_tanh")
+        assert relative_error(*made) < 1e-5

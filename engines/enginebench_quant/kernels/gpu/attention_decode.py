@@ -19,6 +19,7 @@ from torch import Tensor
 from enginebench_quant.kernels.gpu.codes import store_quantized
 from enginebench_quant.kernels.gpu.configs import attention_heads, attention_splits
 from enginebench_quant.kernels.gpu.dependent_launch import await_previous, launch_options
+from enginebench_quant.kernels.gpu.sight import Sight
 from enginebench_quant.kernels.gpu.vector import PACKED_HEADS, Int8Vector
 
 __all__ = ["AttentionWorkspace", "decode_attention"]
@@ -44,6 +45,14 @@ def rotated(source, norm, eps, cos, sin, row_inside, HALF: tl.constexpr, HALF_PA
 
 
 @triton.jit
+def capped(score, cap):
+    """cap * tanh(score / cap), in units of log2."""
+    return (
+        cap * (1.0 - 2.0 / (1.0 + tl.exp2(score * (2.8853900817779268 / cap)))) * 1.4426950408889634
+    )
+
+
+@triton.jit
 def _keys_and_values(
     k_head, v_head, start, end,
     HALF: tl.constexpr, HALF_PAD: tl.constexpr, D_PAD: tl.constexpr, TILE: tl.constexpr,
@@ -66,11 +75,11 @@ def _keys_and_values(
 @triton.jit
 def _decode_kernel(
     qkv, q_norm, k_norm, eps, cos_sin, position, k_cache, v_cache, out, out_scales, out_sums,
-    partial, partial_lse, arrived, scale_log2, capacity,
+    partial, partial_lse, arrived, scale, softcap, capacity,
     N_HEADS: tl.constexpr, N_KV_HEADS: tl.constexpr, HEADS: tl.constexpr, HEADS_PAD: tl.constexpr,
     HALF: tl.constexpr, HALF_PAD: tl.constexpr, D_PAD: tl.constexpr, TILE: tl.constexpr,
     SPLITS: tl.constexpr, SPLITS_PAD: tl.constexpr, NORMED: tl.constexpr, PACKED: tl.constexpr,
-    PDL: tl.constexpr,
+    WINDOW: tl.constexpr, CAPPED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     D: tl.constexpr = 2 * HALF
     GROUP: tl.constexpr = N_HEADS // N_KV_HEADS
@@ -79,9 +88,13 @@ def _decode_kernel(
     kv_head = group * HEADS // GROUP
     # The position and the cached keys are older than the kernel before this one.
     keys = tl.load(position, cache_modifier=".cg")
-    tiles_each = tl.maximum(tl.cdiv(tl.cdiv(keys, TILE), SPLITS), 1)
-    used = tl.maximum(tl.cdiv(keys, tiles_each * TILE), 1)
-    begin = split * tiles_each * TILE
+    oldest = 0
+    if WINDOW:
+        oldest = tl.maximum(keys - WINDOW + 1, 0)
+    seen = keys - oldest
+    tiles_each = tl.maximum(tl.cdiv(tl.cdiv(seen, TILE), SPLITS), 1)
+    used = tl.maximum(tl.cdiv(seen, tiles_each * TILE), 1)
+    begin = oldest + split * tiles_each * TILE
     end = tl.minimum(begin + tiles_each * TILE, keys)
     k_head = k_cache + kv_head.to(tl.int64) * capacity * D
     v_head = v_cache + kv_head.to(tl.int64) * capacity * D
@@ -102,8 +115,8 @@ def _decode_kernel(
     real = (row < HEADS)[:, None]
     q_at = qkv + head[:, None] * D
     low, high = rotated(q_at, q_norm, eps, cos, sin, real, HALF, HALF_PAD, NORMED)
-    low = (low * scale_log2).to(tl.float16)
-    high = (high * scale_log2).to(tl.float16)
+    low = (low * scale).to(tl.float16)
+    high = (high * scale).to(tl.float16)
     best = tl.full((HEADS_PAD,), -1.0e30, tl.float32)
     total = tl.zeros((HEADS_PAD,), tl.float32)
     acc = tl.zeros((HEADS_PAD, D_PAD), tl.float32)
@@ -123,6 +136,8 @@ def _decode_kernel(
             tl.store(v_head + place + d, new_v, mask=d < D)
         best = tl.sum(low.to(tl.float32) * new_low.to(tl.float32), axis=1)
         best += tl.sum(high.to(tl.float32) * new_high.to(tl.float32), axis=1)
+        if CAPPED:
+            best = capped(best, softcap)
         total = tl.full((HEADS_PAD,), 1.0, tl.float32)
         acc = acc + new_v.to(tl.float32)[None, :]
 
@@ -134,6 +149,8 @@ def _decode_kernel(
             k_head, v_head, start + TILE, end, HALF, HALF_PAD, D_PAD, TILE
         )  # fmt: skip
         score = tl.dot(low, this_low) + tl.dot(high, this_high)  # (HEADS_PAD, TILE)
+        if CAPPED:
+            score = capped(score, softcap)
         score = tl.where((start + tl.arange(0, TILE) < end)[None, :], score, -1.0e30)
         new_best = tl.maximum(best, tl.max(score, axis=1))
         weight = tl.exp2(score - new_best[:, None])
@@ -205,8 +222,15 @@ def decode_attention(
     q_norm: Tensor | None = None,
     k_norm: Tensor | None = None,
     eps: float = 0.0,
+    sight: Sight | None = None,
+    early: bool = True,
 ) -> None:
-    """Twin of reference.decode_attention."""
+    """Twin of reference.decode_attention.
+
+    `early` False: keys of this sequence come from the kernel just before, which is
+    then waited for first.
+    """
+    sight = sight or Sight.of_head(k_cache.shape[2])
     n_kv_heads, capacity, head_dim = k_cache.shape
     n_heads = out.shape[0] // head_dim
     if qkv.shape != ((n_heads + 2 * n_kv_heads) * head_dim,) or qkv.dtype != torch.float32:
@@ -221,10 +245,12 @@ def decode_attention(
     _decode_kernel[(workspace.splits, n_heads // workspace.heads)](
         qkv, qkv if q_norm is None else q_norm, qkv if k_norm is None else k_norm, eps, cos_sin,
         position, k_cache, v_cache, *target, workspace.partial, workspace.lse, workspace.arrived,
-        head_dim**-0.5 * _LOG2E, capacity,
+        sight.scale * (1.0 if sight.softcap else _LOG2E), sight.softcap or 0.0, capacity,
         N_HEADS=n_heads, N_KV_HEADS=n_kv_heads, HEADS=workspace.heads, HEADS_PAD=16,
         HALF=half, HALF_PAD=max(16, triton.next_power_of_2(half)),
         D_PAD=max(16, triton.next_power_of_2(head_dim)), TILE=_TILE, SPLITS=workspace.splits,
         SPLITS_PAD=triton.next_power_of_2(workspace.splits), NORMED=q_norm is not None,
-        PACKED=packed, num_warps=4, num_stages=1, **launch_options(qkv.device),
+        PACKED=packed, WINDOW=sight.window or 0, CAPPED=sight.softcap is not None,
+        num_warps=4 if head_dim <= 128 else 8,
+        num_stages=1, **(launch_options(qkv.device) if early else {"PDL": False}),
     )  # fmt: skip

@@ -14,7 +14,7 @@ import triton.language as tl
 @triton.jit
 def load_tile(
     codes, high, scales, supers, row, block, inside, zero,
-    BLOCKS: tl.constexpr, BITS: tl.constexpr, SCALES: tl.constexpr,
+    BLOCKS: tl.constexpr, CODES: tl.constexpr, SCALES: tl.constexpr,
 ):  # fmt: skip
     """All fields of blocks `block` in rows `row`; `inside` masks (blocks, rows, 1)."""
     row_at = row.to(tl.int64)[None, :, None] * BLOCKS
@@ -24,16 +24,16 @@ def load_tile(
     single = row_at + (block ^ zero)[:, None, None]
     first_high = low
     second_high = low
-    if BITS == 5:
+    if CODES == "u5":
         first_high = tl.load(high + single, mask=inside, other=0)
-    elif BITS == 6:
+    elif CODES == "u6":
         first_high = tl.load(high + single + row_at, mask=inside, other=0)
         second_high = tl.load(high + single + row_at + BLOCKS, mask=inside, other=0)
-    elif BITS == 8:
+    elif CODES == "i8":
         first_high = tl.load(high + words, mask=inside, other=0, eviction_policy="evict_first")
     scale = tl.load(scales + single, mask=inside, other=0)
     over = scale
-    if (SCALES == "k") | (SCALES == "k16"):
+    if (SCALES == "k") | (SCALES == "k16") | (SCALES == "ks"):
         at = row.to(tl.int64)[None, :, None] * (BLOCKS // 8) + ((block ^ zero) // 8)[:, None, None]
         over = tl.load(supers + at, mask=inside, other=0)
     return low, first_high, second_high, scale, over
@@ -58,6 +58,14 @@ def tile_scales(scale, over, SCALES: tl.constexpr):
         pair = scale.to(tl.int32)
         first = _half(over) * (pair & 0xFF).to(tl.float32)
         return first, first, -(_half(over >> 16) * ((pair >> 8) & 0xFF).to(tl.float32))
+    elif SCALES == "ks":
+        first = over.to(tl.float32) * scale.to(tl.float32)
+        return first, first, first
+    elif SCALES == "e8":  # 2 ** (e - 128); exponents 0 and 1 make subnormal floats
+        power = scale.to(tl.int32)
+        bits = tl.where(power < 2, 0x00200000 << power, (power - 1) << 23)
+        first = bits.to(tl.float32, bitcast=True)
+        return first, first, first
     else:
         pair = scale.to(tl.int32)
         unit = over.to(tl.float32)
@@ -67,18 +75,80 @@ def tile_scales(scale, over, SCALES: tl.constexpr):
 
 
 @triton.jit
-def tile_words(low, first_high, second_high, BITS: tl.constexpr):
+def level_words(
+    low, L0: tl.constexpr, L1: tl.constexpr, L2: tl.constexpr, L3: tl.constexpr,
+    NATIVE: tl.constexpr,
+):  # fmt: skip
+    """Each nibble's level, of 16 that four words hold, lowest byte first: low nibbles' and high's.
+
+    prmt picks bytes of two words by 3 bits of each nibble, for either half of the table; a second
+    one picks between the halves by the fourth bit, a third one parts low nibbles from high ones.
+    """
+    if NATIVE:
+        return tl.inline_asm_elementwise(
+            """{
+            .reg .b32 sel, top, a, b, low4, high4;
+            and.b32 sel, $2, 0x77777777;
+            shr.u32 top, $2, 1;
+            and.b32 top, top, 0x44444444;
+            or.b32 top, top, 0x32103210;
+            prmt.b32 a, $3, $4, sel;
+            prmt.b32 b, $5, $6, sel;
+            prmt.b32 low4, a, b, top;
+            shr.u32 sel, sel, 16;
+            shr.u32 top, top, 16;
+            prmt.b32 a, $3, $4, sel;
+            prmt.b32 b, $5, $6, sel;
+            prmt.b32 high4, a, b, top;
+            prmt.b32 $0, low4, high4, 0x6420;
+            prmt.b32 $1, low4, high4, 0x7531;
+            }""",
+            "=r,=r,r,r,r,r,r", [low, low * 0 + L0, low * 0 + L1, low * 0 + L2, low * 0 + L3],
+            dtype=(tl.int32, tl.int32), is_pure=True, pack=1,
+        )  # fmt: skip
+    else:
+        first = low * 0
+        second = low * 0
+        for byte in tl.static_range(4):
+            code = (low >> (8 * byte)) & 15
+            first = first | (_level(code, L0, L1, L2, L3) << (8 * byte))
+            code = (low >> (8 * byte + 4)) & 15
+            second = second | (_level(code, L0, L1, L2, L3) << (8 * byte))
+        return first, second
+
+
+@triton.jit
+def _level(code, L0: tl.constexpr, L1: tl.constexpr, L2: tl.constexpr, L3: tl.constexpr):
+    """The byte of a level."""
+    zero = code * 0
+    lower = tl.where(code < 4, zero + L0, zero + L1)
+    upper = tl.where(code < 12, zero + L2, zero + L3)
+    return (tl.where(code < 8, lower, upper) >> ((code & 3) * 8)) & 0xFF
+
+
+@triton.jit
+def is_signed(CODES: tl.constexpr):
+    """Whether `tile_words` gives signed bytes."""
+    return (CODES == "i8") | (CODES == "iq4") | (CODES == "fp4")
+
+
+@triton.jit
+def tile_words(low, first_high, second_high, CODES: tl.constexpr, NATIVE: tl.constexpr):
     """Codes of columns 0 to 15 and 16 to 31 of each block, a byte each: (blocks, rows, 4)."""
-    if BITS == 8:
+    if CODES == "i8":
         return low, first_high
+    elif CODES == "iq4":  # bytes of planes.LEVELS, as signed numbers
+        return level_words(low, -0x4052677F, -0x09152231, 0x26190D01, 0x71594535, NATIVE)
+    elif CODES == "fp4":
+        return level_words(low, 0x03020100, 0x0C080604, -0x02010100, -0x0B070504, NATIVE)
     else:
         first = low & 0x0F0F0F0F
         second = (low >> 4) & 0x0F0F0F0F
         word = tl.arange(0, 4)[None, None, :]
-        if BITS == 5:
+        if CODES == "u5":
             first = first | (((first_high >> word) & 0x01010101) << 4)
             second = second | (((first_high >> (word + 4)) & 0x01010101) << 4)
-        elif BITS == 6:
+        elif CODES == "u6":
             first = first | (((first_high >> (word * 2)) & 0x03030303) << 4)
             second = second | (((second_high >> (word * 2)) & 0x03030303) << 4)
         return first, second
@@ -110,15 +180,15 @@ def byte_dot(codes, x, SIGNED: tl.constexpr, NATIVE: tl.constexpr):
 
 @triton.jit
 def tile_product(
-    tile, x, R: tl.constexpr, BITS: tl.constexpr, SCALES: tl.constexpr, ZERO: tl.constexpr,
+    tile, x, R: tl.constexpr, CODES: tl.constexpr, SCALES: tl.constexpr, ZERO: tl.constexpr,
     NATIVE: tl.constexpr,
 ):  # fmt: skip
     """The tile times the quantized activations `x`, summed over its blocks: (rows,) f32."""
     low, first_high, second_high, scale, over = tile
     first_x, second_x, x_scale, first_sum, second_sum = x
-    first, second = tile_words(low, first_high, second_high, BITS)
-    first = byte_dot(first, first_x[:, None, :], BITS == 8, NATIVE)
-    second = byte_dot(second, second_x[:, None, :], BITS == 8, NATIVE)
+    first, second = tile_words(low, first_high, second_high, CODES, NATIVE)
+    first = byte_dot(first, first_x[:, None, :], is_signed(CODES), NATIVE)
+    second = byte_dot(second, second_x[:, None, :], is_signed(CODES), NATIVE)
     first_scale, second_scale, minimum = tile_scales(scale, over, SCALES)
     BT: tl.constexpr = scale.shape[0]
     first_scale = tl.reshape(first_scale, (BT, R))

@@ -58,7 +58,11 @@ def dense_product(
     bias: Tensor | None = None,
     add: bool = False,
 ) -> None:
-    """Twin of reference.dense_product."""
+    """Twin of reference.dense_product. Several rows are as many launches."""
+    if x.dim() == 2:
+        for row, target in zip(x, out, strict=True):
+            dense_product(row, weight, target, norm=norm, eps=eps, bias=bias, add=add)
+        return
     rows, columns = weight.shape
     if x.shape != (columns,) or out.shape != (rows,) or not weight.is_contiguous():
         raise ValueError(f"{tuple(weight.shape)} times {tuple(x.shape)} is not {tuple(out.shape)}")

@@ -24,6 +24,15 @@ def await_previous(PDL: tl.constexpr):
         gdc_launch_dependents()
 
 
+_allowed = True
+
+
+def allow_early_starts(allowed: bool) -> None:
+    """For all launches of this process from now on; graphs keep what they were captured with."""
+    global _allowed
+    _allowed = allowed
+
+
 @lru_cache
 def starts_early(device: torch.device) -> bool:
     """Whether the device can."""
@@ -32,4 +41,5 @@ def starts_early(device: torch.device) -> bool:
 
 def launch_options(device: torch.device) -> dict[str, bool]:
     """What a launcher adds to its kernel's arguments; the kernel takes PDL as a constexpr."""
-    return {"PDL": True, "launch_pdl": True} if starts_early(device) else {"PDL": False}
+    early = _allowed and starts_early(device)
+    return {"PDL": True, "launch_pdl": True} if early else {"PDL": False}

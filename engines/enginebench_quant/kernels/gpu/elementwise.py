@@ -1,4 +1,4 @@
-"""What stands between the products of a prefill: norm, rotation with the write to the cache, SiLU.
+"""What stands between the products of a prefill: norms, rotation, the gate.
 
 Rows are tokens, one launch for all of them. The residual stream is f32, what goes into products
 bf16, the cache f16.
@@ -9,9 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from enginebench_models.config import Activation
 from enginebench_quant.kernels.gpu.dependent_launch import await_previous, launch_options
 
-__all__ = ["add_rms_norm", "rope_and_cache", "silu_mul"]
+__all__ = ["activated", "add_rms_norm", "gate_mul", "norm_add", "rope_and_cache"]
 
 
 @triton.jit
@@ -51,7 +52,42 @@ def add_rms_norm(
 
 
 @triton.jit
-def _silu_mul_kernel(gate_up, out, COLUMNS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
+def _norm_add_kernel(
+    x, delta, weight, eps, COLUMNS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
+):
+    await_previous(PDL)
+    column = tl.arange(0, BLOCK)
+    inside = column < COLUMNS
+    at = tl.program_id(0).to(tl.int64) * COLUMNS + column
+    value = tl.load(delta + at, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(value * value, axis=0) / COLUMNS
+    normed = value * tl.rsqrt(mean + eps) * tl.load(weight + column, mask=inside, other=0.0)
+    tl.store(x + at, tl.load(x + at, mask=inside, other=0.0) + normed, mask=inside)
+
+
+def norm_add(x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> None:
+    """Twin of reference.norm_add."""
+    rows, columns = x.shape
+    block = triton.next_power_of_2(columns)
+    _norm_add_kernel[(rows,)](
+        x, delta, weight, eps, COLUMNS=columns, BLOCK=block,
+        num_warps=min(16, max(1, block // 512)), **launch_options(x.device),
+    )  # fmt: skip
+
+
+@triton.jit
+def activated(gate, GELU: tl.constexpr):
+    """silu, or gelu by its tanh formula: both are gate * sigmoid of something."""
+    inner = gate
+    if GELU:
+        inner = 1.5957691216057308 * (gate + 0.044715 * gate * gate * gate)
+    return gate / (1.0 + tl.exp(-inner))
+
+
+@triton.jit
+def _gate_mul_kernel(
+    gate_up, out, COLUMNS: tl.constexpr, BLOCK: tl.constexpr, GELU: tl.constexpr, PDL: tl.constexpr
+):
     await_previous(PDL)
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -59,17 +95,18 @@ def _silu_mul_kernel(gate_up, out, COLUMNS: tl.constexpr, BLOCK: tl.constexpr, P
     source = gate_up + row * (2 * COLUMNS) + column
     gate = tl.load(source, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(source + COLUMNS, mask=inside, other=0.0).to(tl.float32)
-    value = gate / (1.0 + tl.exp(-gate)) * up
+    value = activated(gate, GELU) * up
     tl.store(out + row * COLUMNS + column, value.to(out.dtype.element_ty), mask=inside)
 
 
-def silu_mul(gate_up: Tensor, out: Tensor) -> None:
-    """Twin of reference.silu_mul: (T, 2 * I) to (T, I)."""
+def gate_mul(gate_up: Tensor, out: Tensor, *, activation: Activation = "silu") -> None:
+    """Twin of reference.gate_mul: (T, 2 * I) to (T, I)."""
     rows, columns = out.shape
     block = min(2048, triton.next_power_of_2(columns))
-    _silu_mul_kernel[(rows, triton.cdiv(columns, block))](
-        gate_up, out, COLUMNS=columns, BLOCK=block, num_warps=4, **launch_options(out.device)
-    )
+    _gate_mul_kernel[(rows, triton.cdiv(columns, block))](
+        gate_up, out, COLUMNS=columns, BLOCK=block, GELU=activation == "gelu_tanh", num_warps=4,
+        **launch_options(out.device),
+    )  # fmt: skip
 
 
 @triton.jit

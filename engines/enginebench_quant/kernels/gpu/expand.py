@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from enginebench_quant.kernels.gpu.codes import load_tile, tile_scales, tile_words
+from enginebench_quant.kernels.gpu.codes import is_signed, load_tile, tile_scales, tile_words
 from enginebench_quant.kernels.gpu.dependent_launch import await_previous, launch_options
 from enginebench_quant.kernels.gpu.planes import Planes
 
@@ -31,8 +31,9 @@ def _half_values(words, scale, minimum, zero_code, BT: tl.constexpr, R: tl.const
 @triton.jit
 def _expand_kernel(
     codes, high, scales, supers, ids, out, rows, zero,
-    BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr, BITS: tl.constexpr,
-    SCALES: tl.constexpr, ZERO: tl.constexpr, CHOSEN: tl.constexpr, PDL: tl.constexpr,
+    BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr, CODES: tl.constexpr,
+    SCALES: tl.constexpr, ZERO: tl.constexpr, CHOSEN: tl.constexpr, NATIVE: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     await_previous(PDL)
     target = tl.program_id(0) * R + tl.arange(0, R)
@@ -42,13 +43,13 @@ def _expand_kernel(
         row = tl.load(ids + target, mask=target < rows, other=0)
     inside = (target < rows)[None, :, None] & (block < BLOCKS)[:, None, None]
     low, first_high, second_high, scale, over = load_tile(
-        codes, high, scales, supers, row, block, inside, zero, BLOCKS, BITS, SCALES
+        codes, high, scales, supers, row, block, inside, zero, BLOCKS, CODES, SCALES
     )
-    first, second = tile_words(low, first_high, second_high, BITS)
+    first, second = tile_words(low, first_high, second_high, CODES, NATIVE)
     first_scale, second_scale, minimum = tile_scales(scale, over, SCALES)
     AFFINE: tl.constexpr = (SCALES == "dm") | (SCALES == "k")
-    first = _half_values(first, first_scale, minimum, ZERO, BT, R, BITS == 8, AFFINE)
-    second = _half_values(second, second_scale, minimum, ZERO, BT, R, BITS == 8, AFFINE)
+    first = _half_values(first, first_scale, minimum, ZERO, BT, R, is_signed(CODES), AFFINE)
+    second = _half_values(second, second_scale, minimum, ZERO, BT, R, is_signed(CODES), AFFINE)
     at = (target.to(tl.int64)[None, :, None] * BLOCKS + block[:, None, None]) * 32
     at = at + tl.arange(0, 16)[None, None, :]
     tl.store(out + at, first.to(out.dtype.element_ty), mask=inside)
@@ -69,8 +70,9 @@ def expand(matrix: Planes, out: Tensor, *, ids: Tensor | None = None) -> None:
     form = matrix.format
     _expand_kernel[(triton.cdiv(rows, rows_each), triton.cdiv(matrix.blocks, tile))](
         *matrix.tensors, matrix.codes if ids is None else ids, out, rows, 0,
-        BLOCKS=matrix.blocks, BT=tile, R=rows_each, BITS=form.bits, SCALES=form.scales,
-        ZERO=form.zero, CHOSEN=ids is not None, num_warps=4 if ids is None else 2,
+        BLOCKS=matrix.blocks, BT=tile, R=rows_each, CODES=form.codes, SCALES=form.scales,
+        ZERO=form.zero, CHOSEN=ids is not None, NATIVE=out.is_cuda,
+        num_warps=4 if ids is None else 2,
         **launch_options(out.device),
     )  # fmt: skip
     assert out.dtype in (torch.bfloat16, torch.float16, torch.float32)

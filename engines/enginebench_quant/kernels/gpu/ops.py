@@ -17,7 +17,7 @@ _HOMES = {
     "product": ("gate_up", "product"),
     "dense": ("dense_product",),
     "expand": ("expand",),
-    "elementwise": ("add_rms_norm", "rope_and_cache", "silu_mul"),
+    "elementwise": ("add_rms_norm", "gate_mul", "norm_add", "rope_and_cache"),
     "attention_decode": ("decode_attention",),
     "attention_prefill": ("prefill_attention",),
     "choose": ("choose", "scaled_logits"),
@@ -42,9 +42,11 @@ def kernels(device_type: str) -> Any:
     return import_module("enginebench_quant.kernels.gpu.reference")
 
 
-def workspace(*sizes: int, device: torch.device) -> Any:
-    """What decode_attention needs: n_heads, n_kv_heads, head_dim, context."""
+def workspace(*sizes: int, device: torch.device, splits: int | None = None) -> Any:
+    """What decode_attention needs: n_heads, n_kv_heads, head_dim, context; and in how many parts
+    contexts are cut, if that is not left to it.
+    """
     if device.type != "cuda":
         return None
     home = import_module("enginebench_quant.kernels.gpu.attention_decode")
-    return home.AttentionWorkspace(*sizes, device)
+    return home.AttentionWorkspace(*sizes, device, splits=splits)

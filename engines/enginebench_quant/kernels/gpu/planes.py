@@ -11,8 +11,8 @@ bit.
             6 bits: (rows, 2, blocks) i32, one word a half, bits 8j + 2i of column 4i + j
             8 bits: (rows, blocks, 4) i32, columns 16 to 31
     scales  "d": f16; "dm": f16 scale and minimum in an i32; "k": u8 scale and u8 minimum in an i16;
-            "k16": two i8 scales in an i16, one for each half
-    supers  (rows, blocks / 8) "k": f16 scale and f16 minimum in an i32; "k16": f16
+            "k16": two i8 scales in an i16, one for each half; "ks": i8; "e8": an exponent, u8
+    supers  (rows, blocks / 8) "k": f16 scale and f16 minimum in an i32; "k16", "ks": f16
 """
 
 from __future__ import annotations
@@ -28,39 +28,67 @@ __all__ = ["BLOCK", "FORMATS", "BlockFormat", "Planes", "empty_planes", "repack"
 
 BLOCK = 32
 SUPER = 8  # blocks of a super-block
+LEVELS = {  # what codes of the other types of four bits stand for
+    "iq4": (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113),
+    "fp4": (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12),  # twice the value
+}
 VALUES_AT_ONCE = 1 << 24  # bounds temporary memory while repacking
+
+
+SCALE_TYPES = {
+    "d": torch.float16,
+    "dm": torch.int32,
+    "k": torch.int16,
+    "k16": torch.int16,
+    "ks": torch.int8,
+    "e8": torch.uint8,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class BlockFormat:
     """How codes become numbers: (code - zero) * scale, or code * scale + minimum."""
 
-    bits: Literal[4, 5, 6, 8]
-    scales: Literal["d", "dm", "k", "k16"]
+    codes: Literal["u4", "u5", "u6", "i8", "iq4", "fp4"]
+    scales: Literal["d", "dm", "k", "k16", "ks", "e8"]
     zero: int
     block_bytes: int
 
     @property
+    def bits(self) -> int:
+        """Of a code."""
+        return {"u5": 5, "u6": 6, "i8": 8}.get(self.codes, 4)
+
+    @property
+    def has_supers(self) -> bool:
+        """Whether 256 columns share a scale."""
+        return self.scales in ("k", "k16", "ks")
+
+    @property
     def file_values(self) -> int:
         """Values in a block of the file."""
-        return BLOCK * SUPER if self.scales in ("k", "k16") else BLOCK
+        return BLOCK * SUPER if self.has_supers else BLOCK
 
     @property
     def bytes_per_block(self) -> float:
         """What the planes take for 32 values."""
         codes = 4 * self.bits
-        return codes + {"d": 2, "dm": 4, "k": 2 + 4 / SUPER, "k16": 2 + 2 / SUPER}[self.scales]
+        super_bytes = {"k": 4, "k16": 2, "ks": 2}.get(self.scales, 0) / SUPER
+        return codes + super_bytes + SCALE_TYPES[self.scales].itemsize
 
 
 FORMATS: dict[str, BlockFormat] = {
-    "Q4_0": BlockFormat(4, "d", 8, 18),
-    "Q4_1": BlockFormat(4, "dm", 0, 20),
-    "Q5_0": BlockFormat(5, "d", 16, 22),
-    "Q5_1": BlockFormat(5, "dm", 0, 24),
-    "Q8_0": BlockFormat(8, "d", 0, 34),
-    "Q4_K": BlockFormat(4, "k", 0, 144),
-    "Q5_K": BlockFormat(5, "k", 0, 176),
-    "Q6_K": BlockFormat(6, "k16", 32, 210),
+    "Q4_0": BlockFormat("u4", "d", 8, 18),
+    "Q4_1": BlockFormat("u4", "dm", 0, 20),
+    "Q5_0": BlockFormat("u5", "d", 16, 22),
+    "Q5_1": BlockFormat("u5", "dm", 0, 24),
+    "Q8_0": BlockFormat("i8", "d", 0, 34),
+    "Q4_K": BlockFormat("u4", "k", 0, 144),
+    "Q5_K": BlockFormat("u5", "k", 0, 176),
+    "Q6_K": BlockFormat("u6", "k16", 32, 210),
+    "IQ4_NL": BlockFormat("iq4", "d", 0, 18),
+    "IQ4_XS": BlockFormat("iq4", "ks", 0, 136),
+    "MXFP4": BlockFormat("fp4", "e8", 0, 17),
 }
 
 
@@ -111,14 +139,13 @@ def empty_planes(kind: str, rows: int, columns: int, device: torch.device) -> Pl
         raise ValueError(f"rows of {columns} values are no whole number of {kind} blocks")
     blocks = columns // BLOCK
     high = {4: (0,), 5: (rows, blocks), 6: (rows, 2, blocks), 8: (rows, blocks, 4)}[form.bits]
-    supers = (rows, blocks // SUPER) if form.scales in ("k", "k16") else (0,)
-    scale_type = {"d": torch.float16, "dm": torch.int32, "k": torch.int16, "k16": torch.int16}
-    super_type = torch.float16 if form.scales == "k16" else torch.int32
+    supers = (rows, blocks // SUPER) if form.has_supers else (0,)
+    super_type = torch.int32 if form.scales == "k" else torch.float16
     return Planes(
         kind,
         torch.empty((rows, blocks, 4), dtype=torch.int32, device=device),
         torch.empty(high, dtype=torch.int32, device=device),
-        torch.empty((rows, blocks), dtype=scale_type[form.scales], device=device),
+        torch.empty((rows, blocks), dtype=SCALE_TYPES[form.scales], device=device),
         torch.empty(supers, dtype=super_type, device=device),
     )
 
@@ -234,12 +261,28 @@ def _q6_k(b: Tensor, out: Planes) -> None:
     _put_codes(codes.reshape(out.rows, out.blocks, BLOCK), out)
 
 
+def _iq4_xs(b: Tensor, out: Planes) -> None:
+    out.supers.copy_(_words(b[..., :2], torch.float16)[..., 0])
+    high = _words(b[..., 2:4], torch.int16).int()
+    high = torch.cat([high >> shift & 3 for shift in range(0, 16, 2)], -1)
+    scales = (_nibbles(b[..., 4:8], 1).int() | high << 4) - 32
+    out.scales.copy_(scales.reshape(out.rows, out.blocks))
+    out.codes.copy_(_words(b[..., 8:], torch.int32).view(out.rows, out.blocks, 4))
+
+
+def _mxfp4(b: Tensor, out: Planes) -> None:
+    out.scales.copy_(b[..., 0])
+    out.codes.copy_(_words(b[..., 1:], torch.int32))
+
+
 _REPACKERS: dict[str, Callable[[Tensor, Planes], None]] = {
-    **dict.fromkeys(("Q4_0", "Q4_1", "Q5_0", "Q5_1"), _legacy),
+    **dict.fromkeys(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL"), _legacy),
     "Q8_0": _q8_0,
     "Q4_K": _affine_k,
     "Q5_K": _affine_k,
     "Q6_K": _q6_k,
+    "IQ4_XS": _iq4_xs,
+    "MXFP4": _mxfp4,
 }
 
 
@@ -249,7 +292,10 @@ _REPACKERS: dict[str, Callable[[Tensor, Planes], None]] = {
 def values(planes: Planes) -> Tensor:
     """The matrix in float32, (rows, columns): the plain twin of every kernel that reads planes."""
     form = planes.format
-    steps = (_codes(planes) - form.zero).float()
+    codes = _codes(planes)
+    if form.codes in LEVELS:
+        codes = torch.tensor(LEVELS[form.codes], device=codes.device)[codes]
+    steps = (codes - form.zero).float()
     scale, minimum = _scales(planes)
     product = steps.unflatten(-1, (2, 16)) * scale
     if minimum is not None:
@@ -285,7 +331,13 @@ def _scales(planes: Planes) -> tuple[Tensor, Tensor | None]:
     if kind == "dm":
         pair = scales.unsqueeze(-1).view(torch.float16).float()
         return pair[..., :1, None], pair[..., 1:, None]
+    if kind == "e8":  # 2 ** (e - 128); exponents 0 and 1 make subnormal floats
+        power = scales.int()
+        bits = torch.where(power < 2, 0x00200000 << power.clamp(max=1), (power - 1) << 23)
+        return bits.int().view(torch.float32)[..., None, None], None
     supers = planes.supers.repeat_interleave(SUPER, -1)
+    if kind == "ks":
+        return (supers.float() * scales.float())[..., None, None], None
     if kind == "k":
         pair = supers.unsqueeze(-1).view(torch.float16).float()
         pair = pair * scales.unsqueeze(-1).view(torch.uint8).float()

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from enginebench_models.config import Activation
 from enginebench_quant.kernels.gpu.codes import (
     load_quantized,
     load_tile,
@@ -24,6 +25,7 @@ from enginebench_quant.kernels.gpu.codes import (
 from enginebench_quant.kernels.gpu.configs import ProductConfig, gate_up_config, product_config
 from enginebench_quant.kernels.gpu.dependent_launch import await_previous, launch_options
 from enginebench_quant.kernels.gpu.device import multiprocessors
+from enginebench_quant.kernels.gpu.elementwise import activated
 from enginebench_quant.kernels.gpu.planes import BLOCK, Planes
 from enginebench_quant.kernels.gpu.vector import Int8Vector
 
@@ -66,7 +68,7 @@ def _quantized_here(x, weights, eps, BLOCKS: tl.constexpr, BT: tl.constexpr, NOR
 @triton.jit
 def _tile_at(
     planes, first, rows, zero,
-    BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr, BITS: tl.constexpr,
+    BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr, CODES: tl.constexpr,
     SCALES: tl.constexpr,
 ):  # fmt: skip
     row = first + tl.arange(0, R)
@@ -76,45 +78,54 @@ def _tile_at(
         inside = inside & (block < BLOCKS)[:, None, None]
     codes, high, scales, supers = planes
     return load_tile(
-        codes, high, scales, supers, row, block, inside, zero, BLOCKS, BITS, SCALES
+        codes, high, scales, supers, row, block, inside, zero, BLOCKS, CODES, SCALES
     )  # fmt: skip
 
 
 @triton.jit
 def _walk(
-    x, x_scales, x_sums, norm, eps, planes, bias, out, rows, zero, program, programs,
-    BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr, BITS: tl.constexpr,
+    x, x_scales, x_sums, norm, eps, planes, bias, out, out_stride, rows, zero, program, programs,
+    T: tl.constexpr, BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr, CODES: tl.constexpr,
     SCALES: tl.constexpr, ZERO: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr,
     ADD: tl.constexpr, PACKED: tl.constexpr, NATIVE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program's share of the rows of one matrix."""
-    tile = _tile_at(planes, program * R, rows, zero, BLOCKS, BT, R, BITS, SCALES)
+    tile = _tile_at(planes, program * R, rows, zero, BLOCKS, BT, R, CODES, SCALES)
     weights = _norm_weights(norm, BLOCKS, BT, NORM)
     await_previous(PDL)
-    v, factor = _activations(
-        x, x_scales, x_sums, weights, eps, zero, BLOCKS, BT, NORM, PACKED
-    )  # fmt: skip
+    STRIDE: tl.constexpr = BLOCKS * 8 if PACKED else BLOCKS * 32
+    vectors = ()
+    for t in tl.static_range(T):
+        vectors = vectors + (  # noqa: RUF005
+            _activations(
+                x + t * STRIDE, x_scales + t * BLOCKS, x_sums + t * BLOCKS, weights, eps, zero,
+                BLOCKS, BT, NORM, PACKED,
+            ),
+        )  # fmt: skip
     for first in tl.range(program * R, rows, programs * R):
         current = tile
-        tile = _tile_at(planes, first + programs * R, rows, zero, BLOCKS, BT, R, BITS, SCALES)
+        tile = _tile_at(planes, first + programs * R, rows, zero, BLOCKS, BT, R, CODES, SCALES)
         row = first + tl.arange(0, R)
-        base = tl.zeros((R,), tl.float32)  # asked for before the product, to hide its latency
-        if BIAS:
-            base += tl.load(bias + row, mask=row < rows, other=0.0)
-        if ADD:
-            base += tl.load(out + row, mask=row < rows, other=0.0)
-        y = base + tile_product(current, v, R, BITS, SCALES, ZERO, NATIVE) * factor
-        tl.store(out + row, y, mask=row < rows)
+        for t in tl.static_range(T):
+            own = out + t * out_stride
+            base = tl.zeros((R,), tl.float32)  # asked for before the product, to hide its latency
+            if BIAS:
+                base += tl.load(bias + row, mask=row < rows, other=0.0)
+            if ADD:
+                base += tl.load(own + row, mask=row < rows, other=0.0)
+            v, factor = vectors[t]
+            y = base + tile_product(current, v, R, CODES, SCALES, ZERO, NATIVE) * factor
+            tl.store(own + row, y, mask=row < rows)
 
 
 @triton.jit
 def _product_kernel(
-    x, x_scales, x_sums, norm, eps, bias, out, zero,
+    x, x_scales, x_sums, norm, eps, bias, out, out_stride, zero,
     codes, high, scales, supers, rows, programs,
     below_codes, below_high, below_scales, below_supers, below_rows, below_programs,
-    BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr,
-    BITS: tl.constexpr, SCALES: tl.constexpr, ZERO: tl.constexpr,
-    BELOW: tl.constexpr, BELOW_BITS: tl.constexpr, BELOW_SCALES: tl.constexpr,
+    T: tl.constexpr, BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr,
+    CODES: tl.constexpr, SCALES: tl.constexpr, ZERO: tl.constexpr,
+    BELOW: tl.constexpr, BELOW_CODES: tl.constexpr, BELOW_SCALES: tl.constexpr,
     BELOW_ZERO: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr,
     PACKED: tl.constexpr, NATIVE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
@@ -124,19 +135,20 @@ def _product_kernel(
     if BELOW:
         if program < programs:
             _walk(
-                x, x_scales, x_sums, norm, eps, upper, bias, out, rows, zero, program, programs,
-                BLOCKS, BT, R, BITS, SCALES, ZERO, NORM, BIAS, ADD, PACKED, NATIVE, PDL,
+                x, x_scales, x_sums, norm, eps, upper, bias, out, out_stride, rows, zero, program,
+                programs, T, BLOCKS, BT, R, CODES, SCALES, ZERO, NORM, BIAS, ADD, PACKED, NATIVE,
+                PDL,
             )  # fmt: skip
         else:
             _walk(
-                x, x_scales, x_sums, norm, eps, lower, bias + rows, out + rows, below_rows, zero,
-                program - programs, below_programs, BLOCKS, BT, R, BELOW_BITS, BELOW_SCALES,
-                BELOW_ZERO, NORM, BIAS, ADD, PACKED, NATIVE, PDL,
+                x, x_scales, x_sums, norm, eps, lower, bias + rows, out + rows, out_stride,
+                below_rows, zero, program - programs, below_programs, T, BLOCKS, BT, R,
+                BELOW_CODES, BELOW_SCALES, BELOW_ZERO, NORM, BIAS, ADD, PACKED, NATIVE, PDL,
             )  # fmt: skip
     else:
         _walk(
-            x, x_scales, x_sums, norm, eps, upper, bias, out, rows, zero, program, programs,
-            BLOCKS, BT, R, BITS, SCALES, ZERO, NORM, BIAS, ADD, PACKED, NATIVE, PDL,
+            x, x_scales, x_sums, norm, eps, upper, bias, out, out_stride, rows, zero, program,
+            programs, T, BLOCKS, BT, R, CODES, SCALES, ZERO, NORM, BIAS, ADD, PACKED, NATIVE, PDL,
         )  # fmt: skip
 
 
@@ -144,42 +156,56 @@ def _product_kernel(
 def _gate_up_kernel(
     x, norm, eps, out, out_scales, out_sums, zero,
     codes, high, scales, supers, up_codes, up_high, up_scales, up_supers, rows, units, programs,
-    BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr, UNIT: tl.constexpr,
-    BITS: tl.constexpr, SCALES: tl.constexpr, ZERO: tl.constexpr,
-    UP_BITS: tl.constexpr, UP_SCALES: tl.constexpr, UP_ZERO: tl.constexpr,
-    PACKED: tl.constexpr, NATIVE: tl.constexpr, PDL: tl.constexpr,
+    T: tl.constexpr, BLOCKS: tl.constexpr, BT: tl.constexpr, R: tl.constexpr, UNIT: tl.constexpr,
+    CODES: tl.constexpr, SCALES: tl.constexpr, ZERO: tl.constexpr,
+    UP_CODES: tl.constexpr, UP_SCALES: tl.constexpr, UP_ZERO: tl.constexpr,
+    GELU: tl.constexpr, PACKED: tl.constexpr, NATIVE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """A program walks over units of UNIT rows, R at a time; a packed output is a block a unit."""
     program = tl.program_id(0)
     gates = (codes, high, scales, supers)
     ups = (up_codes, up_high, up_scales, up_supers)
-    gate = _tile_at(gates, program * UNIT, rows, zero, BLOCKS, BT, R, BITS, SCALES)
-    up = _tile_at(ups, program * UNIT, rows, zero, BLOCKS, BT, R, UP_BITS, UP_SCALES)
+    gate = _tile_at(gates, program * UNIT, rows, zero, BLOCKS, BT, R, CODES, SCALES)
+    up = _tile_at(ups, program * UNIT, rows, zero, BLOCKS, BT, R, UP_CODES, UP_SCALES)
     weights = _norm_weights(norm, BLOCKS, BT, True)
     await_previous(PDL)
-    v, factor = _quantized_here(x, weights, eps, BLOCKS, BT, True)
     STEPS: tl.constexpr = UNIT // R
-    inner = tl.zeros((UNIT,), tl.float32)
+    vectors = ()
+    inners = ()
+    for t in tl.static_range(T):
+        vectors = vectors + (  # noqa: RUF005
+            _quantized_here(x + t * BLOCKS * 32, weights, eps, BLOCKS, BT, True),
+        )  # fmt: skip
+        inners = inners + (tl.zeros((UNIT,), tl.float32),)  # noqa: RUF005
     steps = tl.cdiv(units - program, programs) * STEPS
     for index in tl.range(0, steps):
         this_gate = gate
         this_up = up
         following = (program + (index + 1) // STEPS * programs) * UNIT + (index + 1) % STEPS * R
-        gate = _tile_at(gates, following, rows, zero, BLOCKS, BT, R, BITS, SCALES)
-        up = _tile_at(ups, following, rows, zero, BLOCKS, BT, R, UP_BITS, UP_SCALES)
-        g = tile_product(this_gate, v, R, BITS, SCALES, ZERO, NATIVE) * factor
-        u = tile_product(this_up, v, R, UP_BITS, UP_SCALES, UP_ZERO, NATIVE) * factor
-        y = g / (1.0 + tl.exp(-g)) * u
+        gate = _tile_at(gates, following, rows, zero, BLOCKS, BT, R, CODES, SCALES)
+        up = _tile_at(ups, following, rows, zero, BLOCKS, BT, R, UP_CODES, UP_SCALES)
         unit = program + index // STEPS * programs
-        if PACKED:
-            every = tl.reshape(tl.broadcast_to(y[None, :], (STEPS, R)), (UNIT,))
-            inner = tl.where(tl.arange(0, UNIT) // R == index % STEPS, every, inner)
-            if index % STEPS == STEPS - 1:
-                block = tl.reshape(inner, (1, UNIT))
-                store_quantized(block, out, out_scales, out_sums, unit, units, 1)
-        else:
-            row = unit * UNIT + index % STEPS * R + tl.arange(0, R)
-            tl.store(out + row, y, mask=row < rows)
+        updated = ()
+        for t in tl.static_range(T):
+            v, factor = vectors[t]
+            g = tile_product(this_gate, v, R, CODES, SCALES, ZERO, NATIVE) * factor
+            u = tile_product(this_up, v, R, UP_CODES, UP_SCALES, UP_ZERO, NATIVE) * factor
+            y = activated(g, GELU) * u
+            inner = inners[t]
+            if PACKED:
+                every = tl.reshape(tl.broadcast_to(y[None, :], (STEPS, R)), (UNIT,))
+                inner = tl.where(tl.arange(0, UNIT) // R == index % STEPS, every, inner)
+                if index % STEPS == STEPS - 1:
+                    block = tl.reshape(inner, (1, UNIT))
+                    store_quantized(
+                        block, out + t * units * 8, out_scales + t * units, out_sums + t * units,
+                        unit, units, 1,
+                    )  # fmt: skip
+            else:
+                row = unit * UNIT + index % STEPS * R + tl.arange(0, R)
+                tl.store(out + t * rows + row, y, mask=row < rows)
+            updated = updated + (inner,)  # noqa: RUF005
+        inners = updated
 
 
 def product(
@@ -201,6 +227,7 @@ def product(
     if len(matrices) > 2:
         raise ValueError(f"one launch multiplies one or two matrices, not {len(matrices)}")
     rows = sum(matrix.rows for matrix in matrices)
+    count = 1 if len(x.shape) == 1 else x.shape[0]
     _check(x, out, matrices, rows)
     config = config or product_config(rows, upper.blocks)
     most = multiprocessors(x.device) * config.programs_per_sm
@@ -208,11 +235,12 @@ def product(
     programs = _shares(groups, [matrix.n_bytes for matrix in matrices], most)
     source = x.tensors if isinstance(x, Int8Vector) else (x, x, x)
     _product_kernel[(sum(programs),)](
-        *source, source[0] if norm is None else norm, eps, out if bias is None else bias, out, 0,
+        *source, source[0] if norm is None else norm, eps, out if bias is None else bias, out,
+        out.stride(0) if count > 1 else 0, 0,
         *upper.tensors, upper.rows, programs[0], *lower.tensors, lower.rows, programs[-1],
-        BLOCKS=upper.blocks, BT=triton.next_power_of_2(upper.blocks), R=config.rows,
-        BITS=upper.format.bits, SCALES=upper.format.scales, ZERO=upper.format.zero,
-        BELOW=len(matrices) == 2, BELOW_BITS=lower.format.bits,
+        T=count, BLOCKS=upper.blocks, BT=triton.next_power_of_2(upper.blocks), R=config.rows,
+        CODES=upper.format.codes, SCALES=upper.format.scales, ZERO=upper.format.zero,
+        BELOW=len(matrices) == 2, BELOW_CODES=lower.format.codes,
         BELOW_SCALES=lower.format.scales, BELOW_ZERO=lower.format.zero,
         NORM=norm is not None, BIAS=bias is not None, ADD=add, PACKED=packed, NATIVE=x.is_cuda,
         num_warps=config.num_warps, **launch_options(x.device),
@@ -227,6 +255,7 @@ def gate_up(
     *,
     norm: Tensor,
     eps: float,
+    activation: Activation = "silu",
     config: ProductConfig | None = None,
 ) -> None:
     """Twin of reference.gate_up."""
@@ -239,10 +268,12 @@ def gate_up(
     target = out.tensors if isinstance(out, Int8Vector) else (out, out, out)
     _gate_up_kernel[(programs,)](
         x, norm, eps, *target, 0, *gate.tensors, *up.tensors, gate.rows, units, programs,
-        BLOCKS=gate.blocks, BT=triton.next_power_of_2(gate.blocks), R=config.rows, UNIT=unit,
-        BITS=gate.format.bits, SCALES=gate.format.scales, ZERO=gate.format.zero,
-        UP_BITS=up.format.bits, UP_SCALES=up.format.scales, UP_ZERO=up.format.zero,
-        PACKED=packed, NATIVE=x.is_cuda, num_warps=config.num_warps, **launch_options(x.device),
+        T=1 if len(x.shape) == 1 else x.shape[0], BLOCKS=gate.blocks,
+        BT=triton.next_power_of_2(gate.blocks), R=config.rows, UNIT=unit,
+        CODES=gate.format.codes, SCALES=gate.format.scales, ZERO=gate.format.zero,
+        UP_CODES=up.format.codes, UP_SCALES=up.format.scales, UP_ZERO=up.format.zero,
+        GELU=activation == "gelu_tanh", PACKED=packed, NATIVE=x.is_cuda,
+        num_warps=config.num_warps, **launch_options(x.device),
     )  # fmt: skip
 
 
@@ -258,13 +289,13 @@ def _check(
     x: Tensor | Int8Vector, out: Tensor | Int8Vector, matrices: Sequence[Planes], rows: int
 ) -> None:
     for matrix in matrices:
-        if tuple(x.shape) != (matrix.columns,):
+        if x.shape[-1] != matrix.columns:
             raise ValueError(f"x has shape {tuple(x.shape)}, the matrix {matrix.columns} columns")
-    if tuple(out.shape) != (rows,):
+    if tuple(out.shape) != (*x.shape[:-1], rows):
         raise ValueError(f"out has shape {tuple(out.shape)}, the matrices have {rows} rows")
     for name, vector in (("x", x), ("out", out)):
         for tensor in vector.tensors if isinstance(vector, Int8Vector) else (vector,):
-            if not tensor.is_contiguous():
+            if tensor.stride(-1) != 1:
                 raise ValueError(f"{name} must be contiguous")
         if isinstance(vector, Tensor) and vector.dtype != torch.float32:
             raise ValueError(f"{name} must be float32, it is {vector.dtype}")

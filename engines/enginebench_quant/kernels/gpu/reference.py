@@ -8,11 +8,14 @@ i32 a sequence's last token and its position; caches are (kv heads, capacity, he
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from enginebench_models.config import Activation
 from enginebench_quant.kernels.gpu.planes import Planes, values
+from enginebench_quant.kernels.gpu.sight import Sight
 from enginebench_quant.kernels.gpu.vector import Int8Vector, pack_vector, unpack_vector
 
 __all__ = [
@@ -21,13 +24,14 @@ __all__ = [
     "decode_attention",
     "dense_product",
     "expand",
+    "gate_mul",
     "gate_up",
+    "norm_add",
     "prefill_attention",
     "product",
     "quantize_activations",
     "rope_and_cache",
     "scaled_logits",
-    "silu_mul",
 ]
 
 
@@ -50,6 +54,10 @@ def _prepared(
     return quantize_activations(x * norm), torch.rsqrt(x.square().mean() + eps)
 
 
+def _rows(x: Tensor | Int8Vector) -> Sequence[Any]:
+    return [x.row(index) for index in range(x.shape[0])] if isinstance(x, Int8Vector) else list(x)
+
+
 def _put(values: Tensor, out: Tensor | Int8Vector) -> None:
     if isinstance(out, Int8Vector):
         pack_vector(values, out)
@@ -67,7 +75,14 @@ def product(
     bias: Tensor | None = None,
     add: bool = False,
 ) -> None:
-    """out (N,) = matrices one below the other times (normed) x (K,); plus bias; plus out itself."""
+    """out (N,) = matrices one below the other times (normed) x (K,); plus bias; plus out itself.
+
+    Of several rows, x (T, K) and out (T, N), each gets what it would get alone, bit for bit.
+    """
+    if len(x.shape) == 2:
+        for row, target in zip(_rows(x), out, strict=True):
+            product(row, matrices, target, norm=norm, eps=eps, bias=bias, add=add)
+        return
     vector, factor = _prepared(x, norm, eps)
     y = torch.cat([values(matrix) @ vector for matrix in matrices]) * factor
     if bias is not None:
@@ -76,12 +91,26 @@ def product(
 
 
 def gate_up(
-    x: Tensor, gate: Planes, up: Planes, out: Tensor | Int8Vector, *, norm: Tensor, eps: float
+    x: Tensor,
+    gate: Planes,
+    up: Planes,
+    out: Tensor | Int8Vector,
+    *,
+    norm: Tensor,
+    eps: float,
+    activation: Activation = "silu",
 ) -> None:
-    """out (N,) = silu(gate times normed x) * (up times normed x), quantized if out is."""
+    """out (N,) = activation(gate times normed x) * (up times normed x), quantized if out is.
+
+    Several rows as in `product`.
+    """
+    if len(x.shape) == 2:
+        for row, target in zip(x, _rows(out), strict=True):
+            gate_up(row, gate, up, target, norm=norm, eps=eps, activation=activation)
+        return
     vector, factor = _prepared(x, norm, eps)
     g, u = ((values(matrix) @ vector) * factor for matrix in (gate, up))
-    _put(g / (1 + torch.exp(-g)) * u, out)
+    _put(_activated(g, activation) * u, out)
 
 
 def dense_product(
@@ -95,6 +124,10 @@ def dense_product(
     add: bool = False,
 ) -> None:
     """As product, for one matrix (N, K) of plain numbers; x is not quantized."""
+    if x.dim() == 2:
+        for row, target in zip(x, out, strict=True):
+            dense_product(row, weight, target, norm=norm, eps=eps, bias=bias, add=add)
+        return
     y = weight.float() @ (x if norm is None else x * norm)
     if norm is not None:
         y = y * torch.rsqrt(x.square().mean() + eps)
@@ -120,10 +153,22 @@ def add_rms_norm(
         out.copy_(x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight)
 
 
-def silu_mul(gate_up: Tensor, out: Tensor) -> None:
-    """(T, 2 * I), gates first, to (T, I)."""
+def norm_add(x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> None:
+    """x (T, N) f32 grows in place by the RMS norm of delta (T, N) times `weight`."""
+    value = delta.float()
+    x += value * torch.rsqrt(value.square().mean(-1, keepdim=True) + eps) * weight
+
+
+def gate_mul(gate_up: Tensor, out: Tensor, *, activation: Activation = "silu") -> None:
+    """(T, 2 * I), gates first, to activation(gate) * up, (T, I)."""
     gate, up = gate_up.float().chunk(2, -1)
-    out.copy_(gate / (1 + torch.exp(-gate)) * up)
+    out.copy_(_activated(gate, activation) * up)
+
+
+def _activated(gate: Tensor, activation: Activation) -> Tensor:
+    if activation == "silu":
+        return gate / (1 + torch.exp(-gate))
+    return torch.nn.functional.gelu(gate, approximate="tanh")
 
 
 def _rotate(heads: Tensor, angles: Tensor, norm: Tensor | None, eps: float) -> Tensor:
@@ -165,21 +210,33 @@ def rope_and_cache(
 
 
 def prefill_attention(
-    q: Tensor, span: Tensor, k_cache: Tensor, v_cache: Tensor, out: Tensor
+    q: Tensor,
+    span: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    out: Tensor,
+    *,
+    sight: Sight | None = None,
 ) -> None:
     """Causal attention of q (T, Hq, D) over positions 0 to span's end, to out (T, Hq, D)."""
     start, count = (int(number) for number in span)
-    out[:count] = _attention(q[:count].float(), start, k_cache, v_cache).to(out.dtype)
+    sight = sight or Sight.of_head(q.shape[-1])
+    out[:count] = _attention(q[:count].float(), start, k_cache, v_cache, sight).to(out.dtype)
 
 
-def _attention(q: Tensor, start: int, k_cache: Tensor, v_cache: Tensor) -> Tensor:
-    tokens, n_heads, head_dim = q.shape
+def _attention(q: Tensor, start: int, k_cache: Tensor, v_cache: Tensor, sight: Sight) -> Tensor:
+    tokens, n_heads, _ = q.shape
     end = start + tokens
     group = n_heads // k_cache.shape[0]
     k, v = (cache[:, :end].float().repeat_interleave(group, 0) for cache in (k_cache, v_cache))
-    scores = torch.einsum("thd,hsd->hts", q, k) * head_dim**-0.5
+    scores = torch.einsum("thd,hsd->hts", q, k) * sight.scale
+    if sight.softcap is not None:
+        scores = torch.tanh(scores / sight.softcap) * sight.softcap
     position = torch.arange(start, end, device=q.device)[:, None]
-    hidden = torch.arange(end, device=q.device) > position
+    key = torch.arange(end, device=q.device)
+    hidden = key > position
+    if sight.window is not None:
+        hidden |= key <= position - sight.window
     weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
     return torch.einsum("hts,hsd->thd", weights, v)
 
@@ -196,19 +253,23 @@ def decode_attention(
     q_norm: Tensor | None = None,
     k_norm: Tensor | None = None,
     eps: float = 0.0,
+    sight: Sight | None = None,
+    early: bool = True,
 ) -> None:
     """One token: qkv (all heads * D,) f32 without rotation, position (1,) i32, to out (Hq * D,).
 
-    `out` is f32, or quantized. Its key and value are cached. `workspace` is the kernel's affair.
+    `out` is f32, or quantized. Its key and value are cached. `workspace` and `early` are the
+    kernel's affair.
     """
-    del workspace
+    del workspace, early
     head_dim = k_cache.shape[2]
     q = torch.empty((1, out.shape[0] // head_dim, head_dim), dtype=torch.float16, device=out.device)
     span = torch.cat((position, torch.ones_like(position)))
     rope_and_cache(
         qkv[None], span, cos_sin, k_cache, v_cache, q, q_norm=q_norm, k_norm=k_norm, eps=eps
     )
-    _put(_attention(q.float(), int(position), k_cache, v_cache).flatten(), out)
+    sight = sight or Sight.of_head(head_dim)
+    _put(_attention(q.float(), int(position), k_cache, v_cache, sight).flatten(), out)
 
 
 def scaled_logits(

@@ -26,7 +26,7 @@ class Int8Vector:
     """`words` (2, blocks, 4) i32: byte j of word i is column 4i + j, of either half of a block.
 
     `scales` (blocks,) f32; `sums` (blocks,) i32: the sums of the halves' codes as two i16, which
-    zero points and minima are multiplied with.
+    zero points and minima are multiplied with. Several vectors: a dimension of rows before these.
     """
 
     words: Tensor
@@ -35,11 +35,15 @@ class Int8Vector:
 
     @property
     def blocks(self) -> int:
-        return self.scales.shape[0]
+        return self.scales.shape[-1]
 
     @property
-    def shape(self) -> tuple[int]:
-        return (self.blocks * 32,)
+    def shape(self) -> tuple[int, ...]:
+        return (*self.scales.shape[:-1], self.blocks * 32)
+
+    def row(self, index: int) -> Int8Vector:
+        """One of several, sharing memory."""
+        return Int8Vector(self.words[index], self.scales[index], self.sums[index])
 
     @property
     def device(self) -> torch.device:
@@ -54,15 +58,15 @@ class Int8Vector:
         return self.words, self.scales, self.sums
 
 
-def empty_vector(columns: int, device: torch.device) -> Int8Vector:
-    """Room for `columns` values; ValueError if they are no whole blocks."""
+def empty_vector(columns: int, device: torch.device, rows: int | None = None) -> Int8Vector:
+    """Room for `columns` values, `rows` times; ValueError if they are no whole blocks."""
     if columns % 32:
         raise ValueError(f"{columns} values are no whole number of blocks of 32")
-    blocks = columns // 32
+    blocks, own = columns // 32, () if rows is None else (rows,)
     return Int8Vector(
-        torch.zeros((2, blocks, 4), dtype=torch.int32, device=device),
-        torch.zeros(blocks, dtype=torch.float32, device=device),
-        torch.zeros(blocks, dtype=torch.int32, device=device),
+        torch.zeros((*own, 2, blocks, 4), dtype=torch.int32, device=device),
+        torch.zeros((*own, blocks), dtype=torch.float32, device=device),
+        torch.zeros((*own, blocks), dtype=torch.int32, device=device),
     )
 
 
