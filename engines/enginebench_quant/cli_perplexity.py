@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import click
 from enginebench_quant.options import KV_TYPES
 
 if TYPE_CHECKING:
+    from enginebench.types import OptionValue
     from enginebench_models import Model
     from enginebench_quant.perplexity import Divergence, Perplexity, Scorer, Windows
 
@@ -41,6 +43,18 @@ __all__ = ["cut_text", "perplexity_command", "watch_windows"]
     show_default=True,
     help="Type of MODEL's KV cache, for --engine quant; that of --against keeps f16.",
 )
+@click.option(
+    "--hardware",
+    metavar="LIST",
+    default="cpu",
+    show_default=True,
+    help="For --engine quant: cpu, cpu:4, cuda:0, or cuda:0+cpu (layers where they fit).",
+)
+@click.option(
+    "--decode",
+    is_flag=True,
+    help="For --engine quant: each scored token alone, as answers are computed; else as prompts.",
+)
 def perplexity_command(
     model: str,
     file: Path,
@@ -50,6 +64,8 @@ def perplexity_command(
     windows: int | None,
     threads: int | None,
     kv_type: str,
+    hardware: str,
+    decode: bool,
 ) -> None:
     """Perplexity of MODEL on the text FILE; with --against also the KL divergence to that model.
 
@@ -63,17 +79,20 @@ def perplexity_command(
         raise UsageError("--threads is for --engine quant; numpy chooses its own")
     if kv_type != "f16" and engine == "exact":
         raise UsageError("--kv-type is for --engine quant; --engine exact keeps its cache in f16")
+    if (hardware != "cpu" or decode) and engine == "exact":
+        raise UsageError("--hardware and --decode are for --engine quant; numpy runs on the CPU")
+    settings = ScorerSettings(context, threads, hardware, decode)
     opened = open_model(model)
     reference = open_model(against) if against else None
     if reference is not None:
         _check_vocabularies(opened, reference)
     text = cut_text(opened, file, context, windows)
     with ExitStack() as stack:
-        scorer = _scorer(opened, engine, context, threads, stack, kv_type)
+        scorer = _scorer(opened, engine, settings, stack, kv_type)
         if reference is None:
             lines = [_line(model, measure(scorer, text, stack.enter_context(watch_windows(text))))]
         else:
-            other = _scorer(reference, engine, context, threads, stack)
+            other = _scorer(reference, engine, settings, stack)
             progress = stack.enter_context(watch_windows(text))
             own, expected, divergence = compare(scorer, other, text, progress)
             lines = [_line(model, own), _line(reference.info.name, expected)]
@@ -110,11 +129,20 @@ def _check_vocabularies(model: Model, reference: Model) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ScorerSettings:
+    """How the engine computes logits, for both models alike."""
+
+    context: int
+    threads: int | None
+    hardware: str
+    is_decoding: bool
+
+
 def _scorer(
     model: Model,
     engine: str,
-    context: int,
-    threads: int | None,
+    settings: ScorerSettings,
     stack: ExitStack,
     kv_type: str = "f16",
 ) -> Scorer:
@@ -122,6 +150,7 @@ def _scorer(
 
     from enginebench.errors import UsageError
     from enginebench_quant.scorers import EngineScorer, ExactScorer
+    from enginebench_quant.scoring_runner import open_runner
 
     if engine == "exact":
         return ExactScorer(model)
@@ -129,7 +158,11 @@ def _scorer(
         raise UsageError(
             'numba is not installed; type pip install "enginebench[quant]", or take --engine exact'
         )
-    scorer = EngineScorer(model, context=context, threads=threads, log=_log, kv_type=kv_type)
+    chosen: dict[str, OptionValue] = {"context": settings.context, "kv_type": kv_type}
+    if settings.threads is not None:
+        chosen["threads"] = settings.threads
+    runner = open_runner(model, chosen, settings.hardware, log=_log)
+    scorer = EngineScorer(runner, is_decoding=settings.is_decoding)
     stack.callback(scorer.close)
     return scorer
 

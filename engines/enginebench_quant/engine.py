@@ -68,11 +68,12 @@ class QuantEngine:
         drafter: Drafter | None = None,
         cache_mark: str = "",
         keep_tokens: int | None = None,
+        chunk_tokens: int = CHUNK_TOKENS,
     ) -> None:
         """With `keep_tokens` a full context is shifted, see `Slot`."""
         self.context_length = context
         self.slots = 1
-        self._cache_mark = cache_mark
+        self._cache_mark, self._chunk_tokens = cache_mark, chunk_tokens
         missing = {
             Feature.GRAMMAR: grammars is None,
             Feature.CONTEXT_SHIFT: keep_tokens is None,
@@ -114,7 +115,7 @@ class QuantEngine:
             return self._embed(current)
         if current.request.prompt_logprobs is not None:
             return self._score(current, current.request.prompt_logprobs)
-        tokens = prompt[current.computed : current.computed + CHUNK_TOKENS]
+        tokens = prompt[current.computed : current.computed + self._chunk_tokens]
         is_last = current.computed + len(tokens) == len(prompt)
         logits = self._runner.forward(tokens, current.computed, want_logits=is_last)
         self._advance(current, tokens)
@@ -231,7 +232,7 @@ class QuantEngine:
     def _embed(self, current: ServedSequence) -> Sequence[TokenOutput]:
         """A chunk of a prompt that is embedded; the embedding after the last one."""
         prompt, begin = current.request.prompt, current.computed
-        tokens = prompt[begin : begin + CHUNK_TOKENS]
+        tokens = prompt[begin : begin + self._chunk_tokens]
         hidden = self._runner.forward_hidden(tokens, begin)
         self._advance(current, tokens)
         if current.request.pooling == "last":

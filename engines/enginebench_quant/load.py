@@ -10,14 +10,14 @@ from enginebench_models import Model, open_model
 from enginebench_models.cache import cache_folder
 from enginebench_openai.grammar import Grammars
 from enginebench_quant.cache_file import fingerprint
-from enginebench_quant.drafts import Drafter, ModelDrafter, NgramDrafter
+from enginebench_quant.drafts import Drafter, DraftRunner, ModelDrafter, NgramDrafter
 from enginebench_quant.engine import QuantEngine
 from enginebench_quant.kernels.features import CpuLevel, choose_level
 from enginebench_quant.kernels.table import Kernels
 from enginebench_quant.model import QuantModel
 from enginebench_quant.options import QuantOptions
 
-__all__ = ["load_engine", "load_model"]
+__all__ = ["NGRAM", "load_engine", "load_model", "model_drafter", "open_draft"]
 
 NGRAM = "ngram"
 LEAST_DRAFT_P = 0.5  # a guess that the draft model finds less likely is not worth verifying
@@ -26,7 +26,7 @@ LEAST_DRAFT_P = 0.5  # a guess that the draft model finds less likely is not wor
 def load_engine(model: Model, options: QuantOptions, *, log: Callable[[str], None]) -> QuantEngine:
     """An engine on this CPU, with its drafter if one was asked for."""
     if options.draft not in (None, NGRAM):
-        draft = _open_draft(str(options.draft), model)  # refused before anything is packed
+        draft = open_draft(str(options.draft), model)  # refused before anything is packed
     runner = load_model(model, options, log=log)
     most = options.context * runner.cache.position_bytes
     log(f"the KV cache takes {most / 1e6:.0f} MB when it is full ({options.kv_type})")
@@ -35,7 +35,9 @@ def load_engine(model: Model, options: QuantOptions, *, log: Callable[[str], Non
         runner.prepare_rows()
         drafter = NgramDrafter(options.draft_tokens)
     if options.draft not in (None, NGRAM):
-        drafter = _model_drafter(draft, options, log)
+        context = min(options.context, draft.config.context_length)
+        guesser = load_model(draft, replace(options, context=context), log=log)
+        drafter = model_drafter(guesser, options, context)
     return QuantEngine(
         runner,
         context=options.context,
@@ -53,7 +55,8 @@ def _cache_layout(runner: QuantModel, kv_type: str) -> str:
     return kv_type if kv_type == "f16" else f"{kv_type} by {runner.lanes}"
 
 
-def _open_draft(name: str, model: Model) -> Model:
+def open_draft(name: str, model: Model) -> Model:
+    """The model that guesses for `model`; ModelError unless both have one vocabulary."""
     draft = open_model(name)
     own, other = model.tokenizer.pieces, draft.tokenizer.pieces
     if own != other:
@@ -65,9 +68,8 @@ def _open_draft(name: str, model: Model) -> Model:
     return draft
 
 
-def _model_drafter(draft: Model, options: QuantOptions, log: Callable[[str], None]) -> ModelDrafter:
-    context = min(options.context, draft.config.context_length)
-    runner = load_model(draft, replace(options, context=context), log=log)
+def model_drafter(runner: DraftRunner, options: QuantOptions, context: int) -> ModelDrafter:
+    """Guesses by a loaded model."""
     return ModelDrafter(runner, most=options.draft_tokens, context=context, least_p=LEAST_DRAFT_P)
 
 

@@ -139,6 +139,23 @@ class QuantModel:
         rows = self._buffers.x.floats[: len(tokens), :width]
         return rms_norm(rows, weight[:width], self.config.rms_norm_eps)
 
+    def forward_stream(
+        self, tokens: Sequence[int], position: int, *, verified: bool = False
+    ) -> NDArray[np.float32]:
+        """Run at most MAX_CHUNK_TOKENS tokens; the residual stream behind the last layer.
+
+        (tokens, hidden size), a view that the next call overwrites. `verified`: at most
+        MAX_VERIFIED_TOKENS, each to the last bit as if it were the only one.
+        """
+        if verified and len(tokens) > 1:
+            self.prepare_rows()
+        self._place(tokens, position)
+        if len(tokens) == 1:
+            self._crew.run(self._decode)
+        else:
+            self._crew.run(self._rows[len(tokens) - 1] if verified else self._prefill)
+        return self._buffers.x.floats[: len(tokens), : self.config.hidden_size]
+
     def forward_rows(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
         """Run at most MAX_VERIFIED_TOKENS tokens from `position` on, in one pass over the weights.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from enginebench.errors import ModelError, UnknownNameError, UsageError
 from enginebench.types import Option, OptionValue
@@ -13,7 +13,7 @@ from enginebench.types import Option, OptionValue
 if TYPE_CHECKING:
     from enginebench_models import ModelConfig
 
-__all__ = ["CPU_OPTIONS", "KV_TYPES", "OPTIONS", "SAMPLERS", "QuantOptions"]
+__all__ = ["AUTO", "CPU_OPTIONS", "GPU_OPTIONS", "KV_TYPES", "OPTIONS", "SAMPLERS", "QuantOptions"]
 
 DEFAULT_CONTEXT: Final = 4096
 DEFAULT_KEEP: Final = 4
@@ -28,6 +28,7 @@ SAMPLERS: Final = (
     "min_p",
     "xtc",
 )
+AUTO: Final = "auto"
 KV_TYPES: Final = ("f16", "q8_0", "q4_0")
 CPU_LEVELS: Final = ("auto", "avx512_vnni", "avx2", "plain")
 OPTIONS: Final = (
@@ -79,17 +80,58 @@ OPTIONS: Final = (
         ";".join(SAMPLERS),
         "the samplers of the chain, in their order; a request that needs one left out is refused",
     ),
+    Option(
+        "gpu_layers",
+        str,
+        None,
+        "how many of the last layers a GPU computes, with the head, or auto: as many as its memory "
+        "holds; the CPU computes the rest (None: all; with hardware cuda:0+cpu, auto)",
+    ),
+    Option(
+        "cuda_graphs",
+        bool,
+        None,
+        "replay a step or a chunk as one CUDA graph (on GPUs: yes)",
+        technique="gpu",
+    ),
+    Option(
+        "early_launch",
+        bool,
+        None,
+        "start a kernel as the one before ends (on GPUs: yes)",
+        technique="gpu",
+    ),
+    Option(
+        "split_kv",
+        bool,
+        None,
+        "cut a context into parts that are attended to side by side (on GPUs: yes)",
+        technique="gpu",
+    ),
+    Option(
+        "fused_ops",
+        bool,
+        None,
+        "norm, activation, rounding and residual inside the products (on GPUs: yes)",
+        technique="gpu",
+    ),
+    Option(
+        "device_sampling",
+        bool,
+        None,
+        "choose tokens on the device where it can (on GPUs: yes)",
+        technique="gpu",
+    ),
+    Option(
+        "steps_ahead",
+        bool,
+        None,
+        "queue steps before the tokens ahead of them are read (on GPUs: yes)",
+        technique="gpu",
+    ),
 )
-CPU_OPTIONS: Final = (
-    "threads",
-    "cpu_level",
-    "kv_type",
-    "draft",
-    "draft_tokens",
-    "context_shift",
-    "keep_tokens",
-    "samplers",
-)
+CPU_OPTIONS: Final = ("threads", "cpu_level")
+GPU_OPTIONS: Final = tuple(option.name for option in OPTIONS if option.technique == "gpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +148,13 @@ class QuantOptions:
     context_shift: bool = False
     keep_tokens: int = DEFAULT_KEEP
     samplers: tuple[str, ...] = SAMPLERS
+    gpu_layers: int | Literal["auto"] | None = None
+    cuda_graphs: bool | None = None
+    early_launch: bool | None = None
+    split_kv: bool | None = None
+    fused_ops: bool | None = None
+    device_sampling: bool | None = None
+    steps_ahead: bool | None = None
 
     @classmethod
     def resolve(cls, chosen: Mapping[str, OptionValue], config: ModelConfig) -> QuantOptions:
@@ -126,6 +175,8 @@ class QuantOptions:
             context_shift=shifts,
             keep_tokens=_keep_tokens(values["keep_tokens"], context) if shifts else 0,
             samplers=_samplers(str(values["samplers"])),
+            gpu_layers=_gpu_layers(values["gpu_layers"], config.n_layers),
+            **{name: _switch(values[name]) for name in GPU_OPTIONS},
         )
 
 
@@ -137,6 +188,22 @@ def _context(chosen: OptionValue | None, config: ModelConfig) -> int:
     if context > limit:
         raise ModelError(f"context {context} is above the model's context of {limit}; lower it")
     return context
+
+
+def _gpu_layers(value: OptionValue | None, n_layers: int) -> int | Literal["auto"] | None:
+    if value is None or value == AUTO:
+        return None if value is None else "auto"
+    if not str(value).isdecimal():
+        raise UsageError(f"gpu_layers must be a number of layers or {AUTO}; got {value}")
+    if int(value) > n_layers:
+        raise UsageError(
+            f"gpu_layers must be {n_layers} at most, the layers that the model has; got {value}"
+        )
+    return int(value)
+
+
+def _switch(value: OptionValue | None) -> bool | None:
+    return None if value is None else bool(value)
 
 
 def _draft_tokens(value: OptionValue | None) -> int:

@@ -116,6 +116,11 @@ class PackedWeights:
         return self._vectors.get(name)
 
     @property
+    def has_head(self) -> bool:
+        """Whether the model ends here."""
+        return "output_norm.weight" in self._vectors
+
+    @property
     def head(self) -> PackedMatrix:
         """The output head: the embedding table if the two are tied."""
         return self._matrices.get("output.weight") or self._matrices["token_embd.weight"]

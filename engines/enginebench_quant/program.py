@@ -149,6 +149,9 @@ class ProgramWriter:
         ]
 
     def _head(self, tile: int) -> list[list[Task]]:
+        """Nothing where the weights are those of the first layers only."""
+        if not self._weights.has_head:
+            return []
         b = self._buffers
         phases = [
             self._norm("output_norm.weight", tile),

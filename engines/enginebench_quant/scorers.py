@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enginebench.errors import ModelError
-from enginebench.types import OptionValue
 from enginebench_models import Model
 from enginebench_quant.kernels.reference import Shape, forward
 
-__all__ = ["EngineScorer", "ExactScorer"]
+__all__ = ["EngineRunner", "EngineScorer", "ExactScorer"]
 
+CHUNK_TOKENS = 128
 Logits = NDArray[np.float32]
 
 
@@ -48,37 +49,43 @@ class ExactScorer:
         yield from forward(self._shape, self._weights, np.array(tokens), self._activations)[first:]
 
 
+class EngineRunner(Protocol):
+    """What computes: `QuantModel`, `LogitsModel` on a GPU, or both as `SplitModel`."""
+
+    def forward(
+        self, tokens: Sequence[int], position: int, *, want_logits: bool = True
+    ) -> Logits | None: ...
+
+    def forward_each(self, tokens: Sequence[int], position: int) -> Iterator[Logits]: ...
+
+    def close(self) -> None: ...
+
+
 class EngineScorer:
-    """The engine itself: weights as they are in the file, activations rounded as its kernels do."""
+    """The engine itself: weights as they are in the file, activations rounded as its kernels do.
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        context: int,
-        threads: int | None,
-        log: Callable[[str], None],
-        kv_type: str = "f16",
-    ) -> None:
-        from enginebench_quant.load import load_model
-        from enginebench_quant.model import MAX_CHUNK_TOKENS
-        from enginebench_quant.options import QuantOptions
+    With `is_decoding` each token goes through alone, as it does in an answer; else in chunks, as a
+    prompt does. On a CPU both round alike, on a GPU prompts are not rounded to int8.
+    """
 
-        chosen: dict[str, OptionValue] = {"context": context, "kv_type": kv_type}
-        if threads is not None:
-            chosen["threads"] = threads
-        options = QuantOptions.resolve(chosen, model.config)
-        self._runner = load_model(model, options, log=log)
-        self._chunk = MAX_CHUNK_TOKENS
+    def __init__(self, runner: EngineRunner, *, is_decoding: bool = False) -> None:
+        self._runner, self._is_decoding = runner, is_decoding
+        self._chunk = CHUNK_TOKENS
 
     def logits(self, tokens: Sequence[int], first: int) -> Iterator[Logits]:
         """See `perplexity.Scorer`."""
         for start in range(0, first, self._chunk):
             end = min(first, start + self._chunk)
             self._runner.forward(tokens[start:end], start, want_logits=False)
+        if self._is_decoding:
+            for position in range(first, len(tokens)):
+                row = self._runner.forward(tokens[position : position + 1], position)
+                assert row is not None
+                yield row
+            return
         for start in range(first, len(tokens), self._chunk):
             yield from self._runner.forward_each(tokens[start : start + self._chunk], start)
 
     def close(self) -> None:
-        """Stop its threads."""
+        """Free what it computes with."""
         self._runner.close()

@@ -15,6 +15,7 @@ from enginebench_models import ModelConfig
 __all__ = ["GpuCache", "cache_bytes"]
 
 Rows = NDArray[np.uint8]
+Angles = NDArray[np.float64]
 HALF_BYTES = 2
 
 
@@ -35,6 +36,7 @@ class GpuCache:
                 for _ in range(config.n_layers)
             ]
 
+        self.context = context
         self.keys, self.values = zeros(), zeros()
 
     @property
@@ -56,6 +58,17 @@ class GpuCache:
         """What one position takes in all layers, keys and values."""
         return 2 * self.n_layers * self.row_bytes
 
+    def forget(self, layer: int, kept: int, end: int, count: int, angles: Angles) -> None:
+        """Drop positions `kept` to `end` of `count`; those behind them move down, their keys turned
+        by `angles` (head_dim / 2,).
+        """
+        keys, values = self.keys[layer], self.values[layer]
+        cos, sin = (torch.from_numpy(f(angles)).float().to(keys.device) for f in (np.cos, np.sin))
+        low, high = keys[:, end:count].float().chunk(2, -1)
+        turned = torch.cat((low * cos - high * sin, high * cos + low * sin), -1)
+        keys[:, kept : kept + count - end] = turned.half()
+        values[:, kept : kept + count - end] = values[:, end:count].clone()
+
     def read_rows(self, layer: int, count: int) -> tuple[Rows, Rows]:
         """Keys and values of the first `count` positions, by kv head, position and element."""
         keys, values = (
@@ -64,6 +77,7 @@ class GpuCache:
         )
         return keys, values
 
+    @torch.inference_mode()
     def write_rows(self, layer: int, keys: Rows, values: Rows) -> None:
         """The first positions of a layer, as `read_rows` gave them."""
         for tensor, rows in ((self.keys[layer], keys), (self.values[layer], values)):

@@ -70,12 +70,15 @@ class LogitsModel:
         The logits are a view on a buffer that the next call overwrites.
         """
         if len(given) == 1 and want_logits:
-            return self.forward_rows(given, position)[0]
-        self.prefill(given, position)
-        if not want_logits:
-            return None
-        self.program.step.head()
-        return self._read(self.program.step)[0]
+            found: Logits = self.forward_rows(given, position)
+        else:
+            self.prefill(given, position)
+            if not want_logits:
+                return None
+            self.program.step.head()
+            found = self._read(self.program.step)
+        last: Logits = found[0]
+        return last
 
     @torch.inference_mode()
     def forward_rows(self, given: Given, position: int) -> Logits:
@@ -137,6 +140,14 @@ class LogitsModel:
             return
         size = next(size for size in BUCKETS if size >= count)
         self._run(("chunk", size), partial(program.chunk.run, size))
+
+    @torch.inference_mode()
+    def shift(self, kept: int, end: int, count: int) -> None:
+        """See `QuantModel.shift`."""
+        config, cache = self.program.config, self.cache
+        for layer, kind in enumerate(config.layers):
+            frequencies = kind.frequencies(config.head_dim, cache.context)
+            cache.forget(layer, kept, end, count, frequencies * (kept - end))
 
     def close(self) -> None:
         """Waits until the device has done what was asked."""

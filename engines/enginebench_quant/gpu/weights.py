@@ -21,7 +21,7 @@ from enginebench_quant.gpu.synthetic import fill_dense, fill_planes
 from enginebench_quant.gpu.upload import Uploader
 from enginebench_quant.kernels.gpu.planes import FORMATS, Planes, empty_planes, repack
 
-__all__ = ["GPU_TYPES", "LayerWeights", "Matrix", "Weights", "matrix_shape"]
+__all__ = ["GPU_TYPES", "LayerWeights", "Matrix", "Weights", "matrix_shape", "refuse_foreign"]
 
 Matrix = Planes | torch.Tensor  # a tensor: numbers that are not quantized
 DENSE = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -70,7 +70,7 @@ class Weights:
         self._model, self._device = model, device
         self._uploader = Uploader(device)
         self._random = torch.Generator(device)
-        _check_types(model)
+        refuse_foreign(model)
         config = model.config
         self.layers = [self._layer(index) for index in range(config.n_layers)]
         self.output_norm = self._vector("output_norm.weight")
@@ -187,7 +187,13 @@ def _seed(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "little")
 
 
-def _check_types(model: Model) -> None:
+def refuse_foreign(model: Model) -> None:
+    """ModelError for what has no GPU kernel."""
+    if model.config.experts is not None:
+        raise ModelError(
+            f"quant does not compute mixtures of experts on a GPU, which {model.info.name} is: "
+            "run on hardware cpu, or take the engine paged"
+        )
     for tensor in model.weights.values():
         if len(tensor.shape) == 2 and tensor.type.name not in GPU_TYPES:
             raise ModelError(

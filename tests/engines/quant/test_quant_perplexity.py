@@ -97,14 +97,12 @@ def test_a_model_does_not_diverge_from_itself() -> None:
 # ---------------------------------------------------------------- logits
 
 
-def test_the_engine_s_logits_are_the_exact_ones(
-    best_kernels: Kernels, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("is_decoding", [False, True])
+def test_the_engine_s_logits_are_the_exact_ones(best_kernels: Kernels, is_decoding: bool) -> None:
     """With F16 weights nothing is rounded but keys and values."""
     model = random_model(TINY, "F16")
     runner = QuantModel(model, best_kernels, context=256, threads=2)
-    monkeypatch.setattr("enginebench_quant.load.load_model", lambda *_, **__: runner)
-    engine = EngineScorer(model, context=256, threads=1, log=print)
+    engine = EngineScorer(runner, is_decoding=is_decoding)
     random = np.random.default_rng(0)
     windows = Windows([random.integers(0, TINY.vocab_size, 250).tolist() for _ in range(2)], 250)
     try:
@@ -162,6 +160,8 @@ def test_the_command_compares(tiny_gguf: Callable[..., Path], text: Path) -> Non
     ("arguments", "message"),
     [
         (["--context", 100_000], "--context 100000 is above the"),
+        (["--hardware", "cpu,cpu:1"], "give one entry"),
+        (["--engine", "exact", "--decode"], "--hardware and --decode are for --engine quant"),
         (["--engine", "exact", "--threads", 2], "--threads is for --engine quant"),
     ],
 )

@@ -5,14 +5,24 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enginebench_openai.protocol import GenerationRequest, SamplingParams, TokenEngine, TokenOutput
+from enginebench_openai.protocol import (
+    Dry,
+    GenerationRequest,
+    SamplingParams,
+    TokenEngine,
+    TokenOutput,
+)
+from enginebench_quant.drafts import NgramDrafter
 from enginebench_quant.gpu.engine import STEPS_AHEAD, GpuEngine
 from enginebench_quant.gpu.model import TICKETS, Ticket
+from enginebench_quant.gpu.techniques import Techniques
 
 GREEDY = SamplingParams(temperature=0)
 VOCABULARY = 50
@@ -29,6 +39,26 @@ class CountingRunner:
         self.most_ahead = self.read = 0
         self.is_closed = False
         self._last = 0
+        self.rows: list[tuple[int, int]] = []  # positions and counts of logits that were read
+
+    def forward(self, tokens, position, *, want_logits=True):
+        self.prefill(tokens, position)
+        return (
+            self.forward_rows(tokens[-1:], position + len(tokens) - 1)[0] if want_logits else None
+        )
+
+    def forward_rows(self, tokens, position):
+        self.cache[position:] = tokens
+        self.rows.append((position, len(tokens)))
+        logits = np.zeros((len(tokens), VOCABULARY), np.float32)
+        logits[range(len(tokens)), [(token + 1) % VOCABULARY for token in tokens]] = 1
+        return logits
+
+    def forward_hidden(self, tokens, position):
+        return np.ones((len(tokens), 4), np.float32)
+
+    def shift(self, kept, end, count) -> None:
+        del self.cache[kept:end]
 
     def begin(self, prompt: Sequence[int], sampling: SamplingParams) -> None:
         self.read = self.drawn
@@ -167,6 +197,63 @@ def test_what_never_fits_is_refused() -> None:
     with pytest.raises(ValueError, match="a prompt of 0 tokens"):
         engine.add(request("a", []))
     assert not engine.has_work()
+
+
+GREEDY_PARTS = {
+    "logprobs": {"logprobs": 2},
+    "min_tokens": {"min_tokens": 2},
+    "bias": {"sampling": SamplingParams(temperature=0, logit_bias=((7, 5.0),))},
+    "dry": {"sampling": SamplingParams(temperature=0, dry=Dry(0.8))},
+    "last_n": {"sampling": SamplingParams(0, repetition_penalty=1.1, penalty_last_n=2)},
+}
+
+
+@pytest.mark.parametrize("facts", GREEDY_PARTS.values(), ids=GREEDY_PARTS)
+def test_what_the_device_cannot_choose_is_chosen_from_logits(facts) -> None:
+    engine, runner = make_engine()
+    engine.add(replace(request("a", [1, 2]), **facts))
+    outputs = finish(engine)
+    assert runner.drawn == 0 and runner.rows == [(1, 1), (2, 1), (3, 1)]
+    biased = facts.get("sampling", GREEDY).logit_bias
+    assert answers(outputs) == {"a": [7, 7, 7] if biased else [3, 4, 5]}
+    assert ("logprobs" in facts) == all(output.logprobs for output in outputs)
+    engine.add(request("b", [30]))
+    assert answers(finish(engine)) == {"b": [31, 32, 33]} and runner.drawn == 3
+
+
+def test_techniques_can_be_turned_off() -> None:
+    for off, drawn in (("device_sampling", 0), ("steps_ahead", 3)):
+        runner = CountingRunner()
+        engine = GpuEngine(runner, context=1200, techniques=Techniques.of({off: False}))
+        engine.add(request("a", [1]))
+        assert answers(finish(engine)) == {"a": [2, 3, 4]}
+        assert runner.drawn == drawn and runner.most_ahead <= 1
+
+
+def test_another_order_of_samplers_is_not_the_devices() -> None:
+    sampling = SamplingParams(temperature=0.7, top_k=1)
+    for order, drawn in (("top_k", "temperature"), 0), (("temperature", "top_k"), 3):
+        runner = CountingRunner()
+        engine = GpuEngine(runner, context=1200, samplers=order)
+        engine.add(replace(request("a", [1]), sampling=sampling))
+        assert answers(finish(engine)) == {"a": [2, 3, 4]}
+        assert runner.drawn == drawn
+
+
+def test_guesses_are_verified_in_one_pass() -> None:
+    runner = CountingRunner()
+    engine = GpuEngine(runner, context=1200, drafter=NgramDrafter(3))
+    engine.add(request("a", [5, 6, 7, 8, 9, 1, 2, 3, 4], max_tokens=6))
+    assert answers(finish(engine)) == {"a": [5, 6, 7, 8, 9, 10]}
+    assert max(count for _, count in runner.rows) == 4 and len(runner.rows) < 6
+
+
+def test_a_full_context_is_shifted() -> None:
+    runner = CountingRunner()
+    engine = GpuEngine(runner, context=12, keep_tokens=2)
+    engine.add(request("a", [1, 2], max_tokens=20))
+    assert answers(finish(engine)) == {"a": list(range(3, 23))}
+    assert runner.drawn == 0 and len(runner.cache) <= 12
 
 
 def test_close_reaches_the_runner() -> None:

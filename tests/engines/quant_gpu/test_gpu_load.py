@@ -5,9 +5,7 @@ import sys
 
 import pytest
 
-from enginebench.errors import UsageError
 from enginebench.types import Hardware, ModelInfo
-from enginebench_quant.gpu.load import load_engine
 from enginebench_quant.gpu.visible import visible_gpus
 from enginebench_quant.gpu.weights import GPU_TYPES
 from enginebench_quant.plugin import GPU_TYPES as NAMED_TYPES
@@ -50,9 +48,3 @@ def test_asking_for_gpus_imports_no_torch() -> None:
     code += "print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
-
-
-@pytest.mark.parametrize("chosen", [{"threads": 2}, {"cpu_level": "avx2"}])
-def test_options_of_the_cpu_are_refused_on_a_gpu(chosen) -> None:
-    with pytest.raises(UsageError, match=f"{next(iter(chosen))} is for the CPU engine"):
-        load_engine(None, None, chosen, log=print)  # type: ignore[arg-type]

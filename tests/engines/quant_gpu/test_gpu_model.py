@@ -53,7 +53,11 @@ def triton_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Programs on the CPU launch the Triton kernels, in the interpreter."""
     launchers = ops._Triton()
     monkeypatch.setattr(ops, "kernels", lambda device_type: launchers)
-    monkeypatch.setattr(ops, "workspace", lambda *sizes, device: AttentionWorkspace(*sizes, device))
+
+    def workspace(*sizes, device, splits=None):
+        return AttentionWorkspace(*sizes, device, splits=splits)
+
+    monkeypatch.setattr(ops, "workspace", workspace)
     yield
 
 
@@ -64,12 +68,12 @@ def logits_of(model: Model, device: torch.device, fed: Sequence[int] = (5, 9, 2)
     runner.prefill(PROMPT[:25], 0)
     runner.prefill(PROMPT[25:], 25)
     runner.token(runner.choose())
-    found = [runner.program.logits.clone()]
+    found = [runner.program.step.logits[0].clone()]
     for token in fed:
         with torch.inference_mode():
             runner.program.state.token_and_position[0] = token
         runner.token(runner.decode())
-        found.append(runner.program.logits.clone())
+        found.append(runner.program.step.logits[0].clone())
     return torch.stack(found).cpu()
 
 
@@ -181,6 +185,7 @@ def test_weights_are_those_of_the_file() -> None:
     assert isinstance(layer.gate_up[0], Planes)
     assert np.array_equal(values(layer.gate_up[0]).numpy(), np.concatenate(gate_up))
     assert weights.head is weights.embedding
+    assert Weights(model, CPU, begins=False).embedding is None
 
 
 def test_mixed_types_stand_apart() -> None:
@@ -195,7 +200,7 @@ def test_mixed_types_stand_apart() -> None:
     runner.prefill([1, 2], 0)
     runner.token(runner.choose())
     runner.token(runner.decode())
-    assert torch.isfinite(runner.program.logits).all()
+    assert torch.isfinite(runner.program.step.logits).all()
 
 
 def replace_config(model: Model, config) -> Model:
@@ -232,6 +237,6 @@ def test_the_uploader_sends_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_types_without_a_kernel_are_named() -> None:
     model = random_model(with_flags(), "Q4_0")
     name = "blk.0.ffn_up.weight"
-    broken = {**model.weights, name: replace(model.weights[name], type=GGMLType.IQ4_NL)}
-    with pytest.raises(ModelError, match=r"'blk\.0\.ffn_up\.weight' is IQ4_NL, which has no GPU"):
+    broken = {**model.weights, name: replace(model.weights[name], type=GGMLType.Q3_K)}
+    with pytest.raises(ModelError, match=r"'blk\.0\.ffn_up\.weight' is Q3_K, which has no GPU"):
         Weights(replace(model, weights=type(model.weights)(broken.values())), CPU)

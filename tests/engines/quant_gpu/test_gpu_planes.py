@@ -5,6 +5,7 @@ import torch
 from packed_cases import random_bytes, random_planes
 
 from enginebench_models import GGMLType, dequantize
+from enginebench_quant.gpu.synthetic import fill_planes
 from enginebench_quant.kernels.gpu import planes as home
 from enginebench_quant.kernels.gpu.planes import FORMATS, empty_planes, repack, values
 
@@ -45,6 +46,15 @@ def test_sizes(kind: str) -> None:
     assert (form.block_bytes, form.file_values) == (type.block_bytes, type.block_size)
     assert planes.n_bytes <= 1.03 * 5 * type.row_bytes(512)
     assert (planes.rows, planes.columns) == (5, 512)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_made_up_planes_have_the_spread_of_weights(kind: str) -> None:
+    planes = empty_planes(kind, 64, 1024, CPU)
+    fill_planes(planes, torch.Generator().manual_seed(1))
+    numbers = values(planes)
+    assert abs(numbers.mean()) < 0.2 * numbers.std()
+    assert 0.7 < numbers.std() * 32 < 1.4
 
 
 def test_a_slice_shares_memory() -> None:

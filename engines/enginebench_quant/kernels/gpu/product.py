@@ -7,6 +7,8 @@ group's weights are on their way while one is multiplied, and the first group's 
 ahead has ended. A vector that its producer has quantized comes as an Int8Vector.
 """
 
+# mypy: disable-error-code="assignment, var-annotated"
+
 from collections.abc import Sequence
 
 import torch
