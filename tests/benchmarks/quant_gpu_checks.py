@@ -14,12 +14,12 @@ from torch import Tensor
 from enginebench_models import open_model
 from enginebench_openai.protocol import SamplingParams
 from enginebench_quant.gpu.model import GpuModel
+from enginebench_quant.gpu.techniques import Techniques
 from enginebench_quant.kernels.gpu import (
     attention_decode,
     attention_prefill,
     choose,
     dense,
-    dependent_launch,
     elementwise,
     expand,
     ops,
@@ -27,6 +27,7 @@ from enginebench_quant.kernels.gpu import (
     reference,
 )
 from enginebench_quant.kernels.gpu.planes import FORMATS, Planes
+from enginebench_quant.kernels.gpu.sight import Sight
 from enginebench_quant.kernels.gpu.vector import (
     PACKED_HEADS,
     empty_vector,
@@ -35,7 +36,9 @@ from enginebench_quant.kernels.gpu.vector import (
 )
 
 CUDA = torch.device("cuda", 0)
-ATTENTION = ((4, 2, 16), (8, 2, 64), (9, 3, 64), (16, 2, 128), (32, 8, 128), (32, 32, 128))
+ATTENTION = (
+    (4, 2, 16), (8, 2, 64), (9, 3, 64), (16, 2, 128), (32, 8, 128), (32, 32, 128), (8, 4, 256)
+)  # fmt: skip
 
 
 def error(found: Tensor, expected: Tensor) -> float:
@@ -173,30 +176,35 @@ def _attention(checks: Checks) -> None:
             twin = cache.clone()
             cos_sin = _randn(3600, dim) / 2
             norms = {"q_norm": _randn(dim), "k_norm": _randn(dim), "eps": 1e-6} if normed else {}
+            sight = Sight(dim**-0.5, window=100, softcap=30.0) if past == 640 else None
             position = torch.tensor([past], dtype=torch.int32, device=CUDA)
             qkv = _randn((heads + 2 * kv_heads) * dim)
             work = attention_decode.AttentionWorkspace(heads, kv_heads, dim, 3600, CUDA)
             for _ in range(2):  # the second launch needs the counters that the first left
                 found, expected = _nans(2, heads * dim)
                 attention_decode.decode_attention(
-                    qkv, position, cos_sin, *cache, found, work, **norms
+                    qkv, position, cos_sin, *cache, found, work, sight=sight, **norms
                 )
-            reference.decode_attention(qkv, position, cos_sin, *twin, expected, None, **norms)
+            reference.decode_attention(
+                qkv, position, cos_sin, *twin, expected, None, sight=sight, **norms
+            )
             checks(f"decode {label}", found, expected, 4e-3)
             if dim in PACKED_HEADS:
                 packed, packed_twin = (empty_vector(heads * dim, CUDA) for _ in range(2))
                 packed.scales.fill_(torch.nan)
                 attention_decode.decode_attention(
-                    qkv, position, cos_sin, *cache, packed, work, **norms
+                    qkv, position, cos_sin, *cache, packed, work, sight=sight, **norms
                 )
                 pack_vector(expected, packed_twin)
                 values = unpack_vector(packed), unpack_vector(packed_twin)
                 checks(f"decode {label} packed", *values, 1e-2)
             checks(f"cache {label}", cache.float(), twin.float(), 1e-4)
-            _chunk_attention(checks, label, heads, past, cache, cos_sin, norms)
+            _chunk_attention(checks, label, heads, past, cache, cos_sin, norms, sight)
 
 
-def _chunk_attention(checks, label, heads, past, cache, cos_sin, norms) -> None:  # type: ignore[no-untyped-def]
+def _chunk_attention(  # type: ignore[no-untyped-def]
+    checks, label, heads, past, cache, cos_sin, norms, sight
+) -> None:
     kv_heads, dim = cache.shape[1], cache.shape[3]
     tokens, twin = 512, cache.clone()
     span = torch.tensor([past, 407], dtype=torch.int32, device=CUDA)
@@ -210,8 +218,8 @@ def _chunk_attention(checks, label, heads, past, cache, cos_sin, norms) -> None:
     checks(f"rope {label}", found[:407], expected[:407], 1e-3)
     checks(f"cache {label}", cache.float(), twin.float(), 1e-3)
     out, twin_out = _nans(2, tokens, heads, dim, dtype=torch.bfloat16)
-    attention_prefill.prefill_attention(expected, span, *twin, out)
-    reference.prefill_attention(expected, span, *twin, twin_out)
+    attention_prefill.prefill_attention(expected, span, *twin, out, sight=sight)
+    reference.prefill_attention(expected, span, *twin, twin_out, sight=sight)
     checks(f"prefill {label}", out[:407], twin_out[:407], 4e-3)
 
 
@@ -224,11 +232,17 @@ def _rows(checks: Checks) -> None:
         reference.add_rms_norm(twin, delta, weight, 1e-5, expected)
         checks("add_rms_norm sum", x, twin, 1e-6)
         checks("add_rms_norm", found, expected, 4e-3)
+        found, expected = _randn(2, 1, columns).repeat(1, 17, 1)
+        expected.copy_(found)
+        elementwise.norm_add(found, delta, weight, 1e-5)
+        reference.norm_add(expected, delta, weight, 1e-5)
+        checks("norm_add", found, expected, 1e-5)
         gate_up = _randn(17, 2 * columns).bfloat16()
         found, expected = _nans(2, 17, columns, dtype=torch.bfloat16)
-        elementwise.gate_mul(gate_up, found)
-        reference.gate_mul(gate_up, expected)
-        checks("gate_mul", found, expected, 4e-3)
+        for activation in ("silu", "gelu_tanh"):
+            elementwise.gate_mul(gate_up, found, activation=activation)
+            reference.gate_mul(gate_up, expected, activation=activation)
+            checks(f"gate_mul {activation}", found, expected, 4e-3)
 
 
 def _choices(checks: Checks) -> None:
@@ -264,30 +278,51 @@ def _models(checks: Checks) -> None:
     for name in ("smollm2-135m@q4_1", "qwen2.5-0.5b@q4_k_m"):
         model = open_model(f"synthetic:{name}")
         logits, tokens = _generate(lambda model=model: GpuModel(model, context=256, device=CUDA))
-        starts_early = dependent_launch.starts_early
-        dependent_launch.starts_early = lambda device: False
+        late = Techniques(early_launch=False)
         plain_logits, plain = _generate(
-            lambda model=model: GpuModel(model, context=256, device=CUDA)
+            lambda model=model, late=late: GpuModel(
+                model, context=256, device=CUDA, techniques=late
+            )
         )
-        dependent_launch.starts_early = starts_early
         same = torch.equal(logits, plain_logits) and tokens == plain
         checks.true(f"model {name}", same, "RACE: differs with early starts")
+        for off in ("cuda_graphs", "split_kv", "fused_ops"):
+            techniques = Techniques.of({off: False})
+            other_logits, _ = _generate(
+                lambda model=model, own=techniques: GpuModel(
+                    model, context=256, device=CUDA, techniques=own
+                ),
+                forced=tokens,
+            )
+            checks(f"model {name} without {off}", logits, other_logits, 5e-2)
+        _rows_alone(checks, name, model, tokens)
         twin_logits, _ = _generate(lambda model=model: _twin_model(model), forced=tokens)
         checks(f"model {name} logits", logits, twin_logits, 5e-2)
+
+
+def _rows_alone(checks: Checks, name: str, model, tokens: list[int]) -> None:  # type: ignore[no-untyped-def]
+    """Several tokens in one pass give each, bit for bit, what it gets alone."""
+    runner = GpuModel(model, context=256, device=CUDA)
+    prompt = [(37 * i + 11) % 40_000 for i in range(70)]
+    runner.forward(prompt, 0, want_logits=False)
+    guesses = [*tokens, *prompt[: 8 - len(tokens)]]
+    together = torch.from_numpy(runner.forward_rows(guesses, 70).copy())
+    runner.forward(prompt, 0, want_logits=False)
+    alone = [runner.forward([t], 70 + i).copy() for i, t in enumerate(guesses)]
+    same = torch.equal(together, torch.stack([torch.from_numpy(row) for row in alone]))
+    checks.true(f"model {name} rows", same, "several rows differ from each alone")
 
 
 def _twin_model(model) -> GpuModel:  # type: ignore[no-untyped-def]
     """The twins on the GPU, without graphs, over the same made-up weights."""
     own, workspace = ops.kernels, ops.workspace
     ops.kernels = lambda device_type: reference
-    ops.workspace = lambda *sizes, device: None
-    import enginebench_quant.gpu.model as home
-
-    graphs, home._Graphs = home._Graphs, lambda program: None  # type: ignore[misc,assignment]
+    ops.workspace = lambda *sizes, device, splits=None: None
     try:
-        return GpuModel(model, context=256, device=CUDA)
+        plain = Techniques(cuda_graphs=False)
+        return GpuModel(model, context=256, device=CUDA, techniques=plain)
     finally:
-        ops.kernels, ops.workspace, home._Graphs = own, workspace, graphs  # type: ignore[misc]
+        ops.kernels, ops.workspace = own, workspace
 
 
 @torch.inference_mode()
@@ -303,10 +338,10 @@ def _generate(
     runner.begin(prompt, SamplingParams(temperature=0))
     runner.prefill(prompt, 0)
     tokens = [runner.token(runner.choose())]
-    logits = [runner.program.logits.clone()]
+    logits = [runner.program.step.logits[0].clone()]
     for index in range(3):
         if forced is not None:
             runner.program.state.token_and_position[0] = forced[index]
         tokens.append(runner.token(runner.decode()))
-        logits.append(runner.program.logits.clone())
+        logits.append(runner.program.step.logits[0].clone())
     return torch.stack(logits), tokens

@@ -98,7 +98,8 @@ def products() -> Iterator[Build]:
             {"num_warps": config.num_warps}, ("programs", "below_programs"),
         )  # fmt: skip
     for label, kind, rows, blocks in (
-        ("8B", "Q4_K", 14336, 128), ("8B x4", "Q4_K", 14336, 128), ("8B", "Q8_0", 14336, 128), ("3B", "Q4_K", 11008, 64),
+        ("8B", "Q4_K", 14336, 128), ("8B x4", "Q4_K", 14336, 128), ("8B", "Q8_0", 14336, 128),
+        ("3B", "Q4_K", 11008, 64),
         ("135M", "Q4_1", 1536, 18), ("7B", "Q4_0", 11008, 128), ("8B", "IQ4_XS", 14336, 128),
         ("gemma", "Q4_0", 9216, 72),
     ):  # fmt: skip

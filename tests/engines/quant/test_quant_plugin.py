@@ -53,7 +53,7 @@ def test_accepts_what_it_computes(type: str) -> None:
     [
         (info(), Hardware(gpus=(0, 1)), "cuda:0,1 names 2"),
         (info(format="remote"), CPU, "m is known to a server only"),
-        (info(architecture="gemma2"), Hardware(gpus=(0,)), "gemma2 models on a CPU only, so far"),
+        (info(architecture="qwen3moe"), Hardware(gpus=(0,)), "mixtures of experts, on a CPU only"),
         (info(weight_types=("IQ2_XS", "Q4_K")), CPU, "no kernel for IQ2_XS weights, which m has"),
     ],
 )
@@ -72,6 +72,20 @@ def test_launch_passes_every_option_on() -> None:
     argv = Quant().launch(spec, info(), 1234).argv
     assert argv[1:3] == ("-m", "enginebench_quant.serve")
     assert {"--context=512", "--no-prompt-cache"} <= set(argv)
+
+
+@pytest.mark.parametrize(
+    "hardware, chosen, flags",
+    [
+        (Hardware(gpus=(0,)), {}, []),
+        (Hardware(8, (0,)), {}, ["--gpu-layers=auto"]),
+        (Hardware(8, (0,)), {"gpu_layers": "5"}, ["--gpu-layers=5"]),
+        (CPU, {}, []),
+    ],
+)
+def test_layers_go_where_they_fit_with_both(hardware, chosen, flags) -> None:
+    argv = Quant().launch(EngineSpec("quant", "m", hardware, chosen), info(), 1234).argv
+    assert [word for word in argv if word.startswith("--gpu-layers")] == flags
 
 
 def test_the_plugin_names_what_the_kernels_have() -> None:
@@ -93,11 +107,13 @@ def test_defaults_are_resolved() -> None:
     [
         ({"context": 513}, ModelError, "context 513 is above the model's context of 512"),
         ({"context": 1}, UsageError, "context must be 2 or more; got 1"),
+        ({"gpu_layers": "some"}, UsageError, "a number of layers or auto; got some"),
+        ({"gpu_layers": "3"}, UsageError, "gpu_layers must be 2 at most"),
         ({"threads": 0}, UsageError, "threads must be 1 or more; got 0"),
     ],
 )
 def test_impossible_options_are_refused(
-    chosen: dict[str, int], error: type[Exception], words: str
+    chosen: dict[str, int | str], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
         QuantOptions.resolve(chosen, TINY)

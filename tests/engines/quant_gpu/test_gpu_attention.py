@@ -10,6 +10,7 @@ from enginebench_quant.kernels.gpu import (
     elementwise,
     reference,
 )
+from enginebench_quant.kernels.gpu.sight import Sight
 from enginebench_quant.kernels.gpu.vector import empty_vector, unpack_vector
 
 CAPACITY = 200
@@ -119,3 +120,32 @@ def test_chunk(heads, kv_heads, dim, start, count, normed, device) -> None:
 def test_heads_of_a_program_divide_the_group(device) -> None:
     with pytest.raises(ValueError, match="2 heads do not divide a group of 3"):
         attention_decode.AttentionWorkspace(6, 2, 16, CAPACITY, device, heads=2)
+
+
+@pytest.mark.parametrize("past", [5, 70, 150])
+@pytest.mark.parametrize(
+    "sight", [Sight(0.2, window=40), Sight(0.3, softcap=4.0), Sight(0.2, window=9, softcap=4.0)]
+)
+def test_windows_and_soft_caps(sight, past, device) -> None:
+    heads, kv_heads, dim = 4, 2, 32
+    case = Case(heads, kv_heads, dim, False, device)
+    twin = case.cache.clone()
+    case.cache[:, :, past:] = torch.nan
+    if sight.window is not None:
+        case.cache[:, :, : max(0, past - sight.window + 1)] = torch.nan  # nothing before it either
+    qkv = torch.randn(case.width, device=device)
+    position = torch.tensor([past], dtype=torch.int32, device=device)
+    work = attention_decode.AttentionWorkspace(heads, kv_heads, dim, CAPACITY, device, splits=3)
+    found, expected = torch.full((2, heads * dim), torch.nan, device=device)
+    options = {"sight": sight}
+    args = qkv, position, case.cos_sin
+    attention_decode.decode_attention(*args, *case.cache, found, work, early=False, **options)
+    reference.decode_attention(*args, *twin, expected, None, **options)
+    assert relative_error(found, expected) < 2e-3
+    tokens = 33
+    span = torch.tensor([past, tokens], dtype=torch.int32, device=device)
+    q = torch.randn(tokens, heads, dim, device=device).half()
+    out, twin_out = torch.full((2, tokens, heads, dim), 7.0, device=device)
+    attention_prefill.prefill_attention(q, span, *twin, out, **options)
+    reference.prefill_attention(q, span, *twin, twin_out, **options)
+    assert relative_error(out, twin_out) < 2e-3

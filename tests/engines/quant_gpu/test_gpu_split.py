@@ -103,6 +103,7 @@ def test_logits_are_those_of_the_whole(kernels, monkeypatch) -> None:
     assert np.array_equal(rows, np.stack(one_by_one))
     each = [row.copy() for row in split.forward_each(PROMPT[52:57], 52)]
     assert np.array_equal(split.forward(PROMPT[52:57], 52), each[-1])
+    whole.forward(PROMPT[46:52], 46)
     hidden, expected = (runner.forward_hidden(PROMPT[52:57], 52) for runner in (split, whole))
     assert np.linalg.norm(hidden - expected) < 0.05 * np.linalg.norm(expected)
     split.close()
