@@ -81,6 +81,7 @@ def activated(gate, GELU: tl.constexpr):
     inner = gate
     if GELU:
         inner = 1.5957691216057308 * (gate + 0.044715 * gate * gate * gate)
+        inner = tl.maximum(inner, -80.0)  # the exponential stays finite
     return gate / (1.0 + tl.exp(-inner))
 
 
