@@ -82,6 +82,7 @@ class EventStream:
                 raise _failure(flight.failure)
             if news:
                 await send(_STREAM_START)
+                send = scope["state"].get("send_on", send)
             while news:
                 last = flight.unfinished == 0 or flight.failure is not None
                 body = self._events(news, last)

@@ -17,14 +17,16 @@ _ARGUMENTS: Final = ("arguments", "parameters")
 class CallScanner:
     """Of one object. `name` is set when it has been read; `take` gives new text of arguments."""
 
-    def __init__(self) -> None:
-        self.name: str | None = None
+    def __init__(self, name: str | None = None) -> None:
+        """With a `name` that is known already, the object is the arguments."""
+        self.name = name
         self.done = False
         self.raw = ""
         self._arguments = ""
         self._said_any = False
         self._depth = 0
         self._in_string = self._escaped = False
+        self.is_bare = name is not None  # of a name
         self._key: str | None = None  # None: a key is expected
         self._token = ""  # the key, or a value that is needed whole
         self._is_raw = False  # the value under way is handed on as it is written
@@ -32,6 +34,8 @@ class CallScanner:
     def push(self, char: str) -> None:
         """One more character; the first is the object's brace."""
         self.raw += char
+        if self.is_bare:
+            self._arguments += char
         if self._in_string:
             self._string(char)
         elif char == '"':
@@ -45,6 +49,8 @@ class CallScanner:
             self._close(char)
         elif self._depth > 1:
             self._value(char)
+        elif self.is_bare:
+            pass
         elif char == ":":
             self._key, self._token = _loads(self._token), ""
         elif char == ",":
@@ -80,6 +86,8 @@ class CallScanner:
             self.done = True
 
     def _value(self, char: str) -> None:
+        if self.is_bare:
+            return
         quoted = self._token or (char == '"' and not self._is_raw)
         if self._key in _ARGUMENTS and not quoted:
             self._is_raw = True
@@ -89,6 +97,8 @@ class CallScanner:
 
     def _end_value(self) -> None:
         """A value of the object is complete. Arguments may be JSON inside of a string."""
+        if self.is_bare:
+            return
         if self._key == "name":
             self.name = _loads(self._token)
         elif self._key in _ARGUMENTS and self._token:

@@ -18,7 +18,7 @@ from enginebench_openai.errors import ApiError
 from enginebench_openai.generate import Asked, generate
 from enginebench_openai.params import MAX_LOGPROBS
 from enginebench_openai.ranges import out_of_range
-from enginebench_openai.reasoning import THINK, opens_reasoning
+from enginebench_openai.reasoning import opens_reasoning, tags_of
 from enginebench_openai.served import read_body, served
 from enginebench_openai.sse import CHAT
 from enginebench_openai.structured import requested_grammar
@@ -100,12 +100,13 @@ def _variables(body: ChatBody, use: ToolUse | None) -> dict[str, Any]:
 
 def _reader(template: str, prompt: str, use: ToolUse | None) -> Callable[[], ChatReader] | None:
     """What reads the answers; None where they are plain text."""
-    reasons = THINK in template
-    if not reasons and use is None:
+    tags = tags_of(template)
+    if tags is None and use is None:
         return None
     return partial(
         ChatReader,
-        inside_reasoning=opens_reasoning(prompt) if reasons else None,
+        reasoning=tags,
+        inside_reasoning=tags is not None and opens_reasoning(prompt, tags),
         tools=None if use is None else use.format,
         most_calls=None if use is None else use.most_calls,
     )

@@ -13,7 +13,7 @@ import msgspec
 from enginebench_openai.bodies import StreamOptions
 from enginebench_openai.deltas import CallArguments, CallStart, Content, Delta, Reader, Reasoning
 from enginebench_openai.generation import Generation
-from enginebench_openai.reasoning import ReasoningReader
+from enginebench_openai.reasoning import ReasoningReader, ReasoningTags
 from enginebench_openai.sse import CHAT, EventWriter, answer_bytes, choice_of
 from enginebench_openai.tool_calls import ToolCallReader, ToolFormat
 
@@ -26,12 +26,17 @@ class ChatReader:
     """Reads one answer: first its reasoning, then the calls in what is left."""
 
     def __init__(
-        self, *, inside_reasoning: bool | None, tools: ToolFormat | None, most_calls: int | None
+        self,
+        *,
+        reasoning: ReasoningTags | None,
+        inside_reasoning: bool,
+        tools: ToolFormat | None,
+        most_calls: int | None,
     ) -> None:
-        """`inside_reasoning` None: the model does not reason."""
+        """`reasoning` None: the model does not reason."""
         self._readers: list[Reader] = []
-        if inside_reasoning is not None:
-            self._readers.append(ReasoningReader(inside=inside_reasoning))
+        if reasoning is not None:
+            self._readers.append(ReasoningReader(reasoning, inside=inside_reasoning))
         if tools is not None:
             self._readers.append(ToolCallReader(tools, most_calls))
         self.called = False

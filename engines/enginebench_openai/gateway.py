@@ -53,6 +53,7 @@ class Gateway:
                 message = {**message, "headers": [*message.get("headers", ()), tag]}
             await send(message)
 
+        state["send_on"] = send  # for the rest of streams: who is in between reads first messages
         try:
             await self._admit(scope, headers)(scope, receive, tagged)
         finally:

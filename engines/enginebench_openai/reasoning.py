@@ -1,33 +1,50 @@
-"""Reasoning apart from the answer: what stands between <think> and </think> at the beginning.
+"""Reasoning apart from the answer: what stands between <think> and </think> at the beginning, or
+[THINK] and [/THINK] where the model is one of Mistral's.
 
 Models that reason write the tags as text; some templates write the first one into the prompt.
 
-    >>> reader = ReasoningReader(inside=False)
+    >>> reader = ReasoningReader(THINK, inside=False)
     >>> reader.push("<think>so be it</th"), reader.push("ink>\\n\\nYes.")
     ([Reasoning(text='so be it')], [Content(text='Yes.')])
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from enginebench_openai.deltas import Content, Delta, Reasoning, held_back
 
-__all__ = ["THINK", "ReasoningReader", "opens_reasoning"]
-
-THINK: Final = "<think>"
-_END: Final = "</think>"
+__all__ = ["THINK", "ReasoningReader", "ReasoningTags", "opens_reasoning", "tags_of"]
 
 
-def opens_reasoning(prompt: str) -> bool:
+@dataclass(frozen=True, slots=True)
+class ReasoningTags:
+    """What stands before and after."""
+
+    begin: str
+    end: str
+
+
+THINK: Final = ReasoningTags("<think>", "</think>")
+_KNOWN: Final = (THINK, ReasoningTags("[THINK]", "[/THINK]"))
+
+
+def tags_of(template: str) -> ReasoningTags | None:
+    """Those that a chat template knows; None: its model does not reason."""
+    return next((tags for tags in _KNOWN if tags.begin in template), None)
+
+
+def opens_reasoning(prompt: str, tags: ReasoningTags = THINK) -> bool:
     """Whether a prompt ends inside of reasoning."""
-    return prompt.rstrip().endswith(THINK)
+    return prompt.rstrip().endswith(tags.begin)
 
 
 class ReasoningReader:
     """`inside`: the prompt has opened the reasoning."""
 
-    def __init__(self, *, inside: bool) -> None:
+    def __init__(self, tags: ReasoningTags, *, inside: bool) -> None:
+        self._begin, self._end = tags.begin, tags.end
         self._mode: Literal["start", "inside", "after", "answer"] = "inside" if inside else "start"
         self._held = ""
         self._fresh = True  # nothing but white space of the reasoning was read
@@ -57,21 +74,21 @@ class ReasoningReader:
 
     def _open(self) -> None:
         begun = self._held.lstrip()
-        if begun.startswith(THINK):
-            self._mode, self._held = "inside", begun.removeprefix(THINK)
-        elif begun and not THINK.startswith(begun):
+        if begun.startswith(self._begin):
+            self._mode, self._held = "inside", begun.removeprefix(self._begin)
+        elif begun and not self._begin.startswith(begun):
             self._mode = "answer"
 
     def _think(self) -> list[Delta]:
         if self._fresh:
             self._held = self._held.lstrip()
             self._fresh = not self._held
-        thought, end, rest = self._held.partition(_END)
+        thought, end, rest = self._held.partition(self._end)
         if end:
             self._mode, self._held = "after", rest
             thought = thought.rstrip()
         else:
-            shown = len(thought) - held_back(thought, (_END,))
+            shown = len(thought) - held_back(thought, (self._end,))
             shown = len(thought[:shown].rstrip())  # white space before the tag is not part of it
             thought, self._held = thought[:shown], thought[shown:]
         return [Reasoning(thought)] if thought else []

@@ -1,7 +1,8 @@
 """Finds tool calls in a model's text, in the notation of its family.
 
 Hermes, Qwen    <tool_call>{"name": ..., "arguments": {...}}</tool_call>, any number of them
-Mistral         [TOOL_CALLS][{"name": ..., "arguments": {...}}, ...]
+Mistral         [TOOL_CALLS][{"name": ..., "arguments": {...}}, ...], or, since its tokenizer v11,
+                [TOOL_CALLS]name[ARGS]{...}, with [CALL_ID]id before [ARGS], any number of them
 Llama 3         {"name": ..., "parameters": {...}}, alone or after <|python_tag|>
 forced          [{"name": ..., "parameters": {...}}, ...]: what a grammar makes of `tool_choice`
 """
@@ -20,23 +21,33 @@ from enginebench_openai.deltas import CallArguments, CallStart, Content, Delta, 
 __all__ = ["FORCED", "HERMES", "LLAMA3", "MISTRAL", "ToolCallReader", "ToolFormat", "format_of"]
 
 _SEPARATORS: Final = "[],;"
+_MOST_NAME_CHARS: Final = 300  # of a name and an id; what is longer is no call
 _LETTERS: Final = string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True, slots=True)
 class ToolFormat:
     """`opener` comes before calls, `closer` after each. `bare`: an answer that begins with one of
-    these characters is a call without an opener."""
+    these characters is a call without an opener. `named`: what stands between a call's name, which
+    comes first, and its arguments; `identified`: what stands before its id, between the two."""
 
     opener: str | None
     closer: str | None = None
     bare: str = ""
     id_prefix: str = "call_"
     id_letters: int = 24
+    named: str | None = None
+    identified: str | None = None
 
 
 HERMES: Final = ToolFormat("<tool_call>", "</tool_call>")
-MISTRAL: Final = ToolFormat("[TOOL_CALLS]", id_prefix="", id_letters=9)  # its template asks for 9
+MISTRAL: Final = ToolFormat(
+    "[TOOL_CALLS]",
+    id_prefix="",
+    id_letters=9,  # its template asks for 9
+    named="[ARGS]",
+    identified="[CALL_ID]",
+)
 LLAMA3: Final = ToolFormat("<|python_tag|>", bare="{")
 FORCED: Final = ToolFormat(None, bare="[{")
 
@@ -84,6 +95,8 @@ class ToolCallReader:
         found: list[Delta] = []
         if self._scanner is not None and self._scanner.name is None:
             self._held += self._scanner.raw
+        if self._format.named is not None:
+            self._held += self._between
         self._content(self._held, found)
         return found
 
@@ -127,7 +140,11 @@ class ToolCallReader:
 
     def _seek(self, text: str, found: list[Delta]) -> str:
         """The next call, or the end of calls; returns what is left to read."""
-        closer = self._format.closer
+        closer, named = self._format.closer, self._format.named
+        begun = self._between + text.lstrip()
+        if named is not None and begun[:1] not in "{" + _SEPARATORS:
+            self._between += text
+            return self._read_name(self._between, named, found)
         for at, char in enumerate(text):
             if char == "{":
                 self._scanner, self._between = CallScanner(), ""
@@ -142,6 +159,22 @@ class ToolCallReader:
                 self._held, self._between = self._between, ""
                 return text[at + 1 :]
         return ""
+
+    def _read_name(self, text: str, named: str, found: list[Delta]) -> str:
+        """Of a call whose name comes before its arguments; returns where these begin."""
+        head, marker, behind = text.partition(named)
+        arguments = behind.lstrip()
+        if len(head) <= _MOST_NAME_CHARS and not arguments:
+            return ""  # more has to come
+        self._between = ""
+        if not marker or arguments[0] != "{":
+            self._in_calls = False
+            self._content(text, found)
+            return ""
+        name, _, identity = head.partition(self._format.identified or named)
+        self._scanner = CallScanner(name.strip())
+        found.append(CallStart(self._calls, identity.strip() or self._new_id(), name.strip()))
+        return arguments
 
     def _scan(self, scanner: CallScanner, text: str, found: list[Delta]) -> str:
         named = scanner.name is not None
@@ -160,6 +193,7 @@ class ToolCallReader:
                 self._content(scanner.raw, found)
             else:
                 self._calls += 1
+                self._in_calls = not scanner.is_bare  # else an opener precedes the next one
         return text[read:]
 
     def _new_id(self) -> str:

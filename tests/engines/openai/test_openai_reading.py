@@ -19,7 +19,7 @@ from enginebench_openai.deltas import (
     Reader,
     Reasoning,
 )
-from enginebench_openai.reasoning import ReasoningReader, opens_reasoning
+from enginebench_openai.reasoning import THINK, ReasoningReader, opens_reasoning, tags_of
 from enginebench_openai.tool_calls import (
     FORCED,
     HERMES,
@@ -47,6 +47,15 @@ CALLS = [
         '{"name": "g", "arguments": "{\\"b\\": 2}"}]',
         [("f", {"a": 1}), ("g", {"b": 2})],
     ),
+    (
+        MISTRAL,
+        'Let me see.[TOOL_CALLS]f[ARGS]{"a": "x}[ARGS]", "b": {"c": [1]}}[TOOL_CALLS]g'
+        "[CALL_ID]a1B2c3D4e[ARGS] {} ",
+        ["Let me see.", ("f", {"a": "x}[ARGS]", "b": {"c": [1]}}), ("g", {})],
+    ),
+    (MISTRAL, "[TOOL_CALLS]not a call", ["not a call"]),
+    (MISTRAL, "[TOOL_CALLS]f[ARGS]oops {}", ["f[ARGS]oops {}"]),
+    (MISTRAL, "[TOOL_CALLS]" + "x" * 400, ["x" * 400]),
     (LLAMA3, '{"name": "f", "parameters": {"a": 1 } }', [("f", {"a": 1})]),
     (LLAMA3, '<|python_tag|>{"name": "f", "parameters": {}}', [("f", {})]),
     (LLAMA3, '{"answer": 42}', ['{"answer": 42}']),
@@ -103,7 +112,7 @@ def test_calls_are_found_however_the_text_is_cut(format, text, expected, cuts):
 @given(cuts=st.lists(st.integers(1, 40), max_size=12))
 @settings(max_examples=15, deadline=None)
 def test_reasoning_is_set_apart_however_the_text_is_cut(inside, text, thought, said, cuts):
-    deltas = read(ReasoningReader(inside=inside), text, cuts)
+    deltas = read(ReasoningReader(THINK, inside=inside), text, cuts)
     of = {Reasoning: "", Content: ""}
     for delta in deltas:
         of[type(delta)] += delta.text
@@ -115,6 +124,12 @@ def test_reasoning_is_set_apart_however_the_text_is_cut(inside, text, thought, s
 def test_no_text_is_too_strange(text, case):
     for format in (HERMES, MISTRAL, LLAMA3, FORCED):
         read(ToolCallReader(format), case[1][: len(text)] + text, [1, 3, 7, 20])
+
+
+def test_a_call_may_bring_its_id():
+    text = "[TOOL_CALLS]f[CALL_ID]a1B2c3D4e[ARGS]{}[TOOL_CALLS]g[ARGS]{}"
+    starts = [one for one in read(ToolCallReader(MISTRAL), text, []) if isinstance(one, CallStart)]
+    assert starts[0].id == "a1B2c3D4e" and len(starts[1].id) == 9 and starts[1].id.isalnum()
 
 
 def test_a_call_that_was_cut_short_has_its_beginning():
@@ -145,6 +160,15 @@ def test_a_template_names_its_notation(template: str, expected: ToolFormat | Non
 def test_a_prompt_may_open_the_reasoning():
     assert opens_reasoning("<|im_start|>assistant\n<think>\n")
     assert not opens_reasoning("<think>\n\n</think>\n\n")
+
+
+def test_a_template_names_its_tags():
+    tags = tags_of("{{ bos }}[SYSTEM_PROMPT][THINK]")
+    assert tags is not None and opens_reasoning("[INST]x[/INST][THINK]", tags)
+    reader = ReasoningReader(tags, inside=False)
+    assert reader.push("[THINK]hm[/TH") == [Reasoning("hm")]
+    assert reader.push("INK]\nYes <think>") == [Content("Yes <think>")]
+    assert tags_of("{{ <think> }}") is THINK and tags_of("plain") is None
 
 
 class ToolTemplate(FakeTemplate):
