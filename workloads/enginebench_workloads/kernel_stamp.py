@@ -67,8 +67,12 @@ def _witness() -> socket.socket | None:
     """
     if sys.platform != "linux":
         return None
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        sender, (witness, _) = socket.create_connection(listener.getsockname()), listener.accept()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            sender = socket.create_connection(listener.getsockname())
+            witness, _ = listener.accept()
+    except OSError:  # no loopback, as in a bare network namespace
+        return None
     with sender:
         try:
             witness.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
