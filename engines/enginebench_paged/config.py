@@ -84,7 +84,7 @@ def resolve(
         device=device,
         dtype=dtype,
         kv_dtype=torch.float8_e4m3fn if chosen["kv_cache_dtype"] == "fp8" else dtype,
-        quantization=quantization(chosen, model),
+        quantization=quantization(chosen),
         block_size=cast(int, chosen["block_size"]),
         max_batch=max_batch,
         step_tokens=_step_tokens(chosen, max_batch, 4096 if gpu else 256),

@@ -132,8 +132,8 @@ class PagedEngine:
         config = self.config
         weights = config.quantization.name if config.quantization else config.dtype_name
         compute = "fp8" if weights == "fp8" else config.dtype_name
-        bits = self._runner.weights.matrix_bits
-        return describe(compute, weights, bits, config.kv_dtype_name)
+        size, bits = self._runner.weights.size_and_bits
+        return describe(compute, weights, bits / size, config.kv_dtype_name)
 
     def stats(self) -> EngineStats:
         """Counters and gauges."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from enginebench_models import Experts
 from enginebench_paged.kernels import ops
+from enginebench_paged.kernels.quantized_weight import QuantizedWeight
 from enginebench_paged.projection import Projection
 
 __all__ = ["Dense", "Mixture", "route"]
@@ -30,9 +31,9 @@ class Dense:
     down: Projection
 
     @property
-    def products(self) -> tuple[Projection, ...]:
-        """All that may be quantized."""
-        return self.gate_up, self.down
+    def size_and_bits(self) -> tuple[int, int]:
+        """Values of its matrices, and bits that they take."""
+        return self.gate_up.size + self.down.size, self.gate_up.bits + self.down.bits
 
     def __call__(self, gate: Gate, hidden: Tensor) -> Tensor:
         return self.down(gate(self.gate_up(hidden)))
@@ -47,15 +48,17 @@ class Mixture:
 
     experts: Experts
     router: Projection
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Tensor | QuantizedWeight
+    down: Tensor | QuantizedWeight
     shared: Dense | None
     shared_gate: Tensor | None
 
     @property
-    def products(self) -> tuple[Projection, ...]:
-        """As of `Dense`."""
-        return () if self.shared is None else self.shared.products
+    def size_and_bits(self) -> tuple[int, int]:
+        """As of `Dense`; the router is counted with neither."""
+        size, bits = (0, 0) if self.shared is None else self.shared.size_and_bits
+        experts = (self.gate_up, self.down)
+        return size + sum(e.numel() for e in experts), bits + sum(8 * e.nbytes for e in experts)
 
     def __call__(self, gate: Gate, hidden: Tensor) -> Tensor:
         weights, chosen = route(self.router(hidden), self.experts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from enginebench_paged.feed_forward import Dense, Gate, Mixture, route
 from enginebench_paged.kernels import ops
-from enginebench_paged.kernels.quantized_weight import QuantizedWeight
+from enginebench_paged.kernels.quantized_weight import QuantizedWeight, whole
 from enginebench_paged.loader import LayerWeights, ModelWeights
 from enginebench_paged.projection import Projection
 
@@ -87,13 +88,13 @@ def _dot(x: Tensor, vector: Tensor) -> Tensor:
     return in_rows(lambda part: (part * vector).float().sum(-1, keepdim=True), x)
 
 
-def _grouped(x: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+def _grouped(x: Tensor, weights: Tensor | QuantizedWeight, offsets: Tensor) -> Tensor:
     if x.is_cuda:
         return ops.fixed_grouped_linear(x, weights, offsets)
     bounds = offsets.tolist()
     parts = [
-        in_rows(partial(functional.linear, weight=weight), x[first:last])
-        for weight, first, last in zip(weights, bounds, bounds[1:], strict=False)
+        in_rows(partial(functional.linear, weight=whole(weights[number], x.dtype)), x[first:last])
+        for number, (first, last) in enumerate(pairwise(bounds))
         if first < last
     ]
     return torch.cat(parts)

@@ -61,12 +61,14 @@ class ModelWeights:
     head: Projection
 
     @property
-    def matrix_bits(self) -> float:
-        """Of a value of the matrices that tokens are multiplied with; scales are counted in."""
-        parts = [self.head]
+    def size_and_bits(self) -> tuple[int, int]:
+        """Values of the matrices that tokens are multiplied with; their bits, scales included."""
+        size, bits = self.head.size, self.head.bits
         for layer in self.layers:
-            parts += (layer.qkv, layer.output, *layer.feed_forward.products)
-        return sum(part.bits for part in parts) / sum(part.size for part in parts)
+            inner_size, inner_bits = layer.feed_forward.size_and_bits
+            size += layer.qkv.size + layer.output.size + inner_size
+            bits += layer.qkv.bits + layer.output.bits + inner_bits
+        return size, bits
 
 
 def load(
@@ -133,8 +135,10 @@ class _Loader:
         return Mixture(
             experts,
             router=Projection(self._matrix(f"{prefix}ffn_gate_inp.weight")),
-            gate_up=self._experts(f"{prefix}ffn_gate_exps.weight", f"{prefix}ffn_up_exps.weight"),
-            down=self._experts(f"{prefix}ffn_down_exps.weight"),
+            gate_up=self._held(
+                self._experts(f"{prefix}ffn_gate_exps.weight", f"{prefix}ffn_up_exps.weight")
+            ),
+            down=self._held(self._experts(f"{prefix}ffn_down_exps.weight")),
             shared=shared,
             shared_gate=gate,
         )

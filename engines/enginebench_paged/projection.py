@@ -33,7 +33,7 @@ class Projection:
         """`weight` is not kept where a packed copy takes its place."""
         self.weight: Tensor | QuantizedWeight | None = weight
         self.bias = bias
-        self.size, self.bits = _values(weight), 8 * weight.nbytes
+        self.size, self.bits = weight.numel(), 8 * weight.nbytes
         self._packed: Tensor | None = None
         if isinstance(weight, Tensor) and _packs(weight):
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _USUAL_ROWS)
@@ -50,10 +50,6 @@ class Projection:
         if isinstance(self.weight, QuantizedWeight):
             return ops.quantized_linear(x, self.weight, self.bias)
         return ops.linear(x, self.weight, self.bias)
-
-
-def _values(weight: Tensor | QuantizedWeight) -> int:
-    return weight.numel() if isinstance(weight, Tensor) else weight.rows * weight.columns
 
 
 def _padded(x: Tensor) -> Tensor:

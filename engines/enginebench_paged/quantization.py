@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from enginebench.errors import UsageError
 from enginebench.types import OptionValue
-from enginebench_models import ModelConfig
 from enginebench_paged.kernels.quantized_weight import WeightFormat
 
 __all__ = ["Quantization", "quantization"]
@@ -29,9 +28,7 @@ class Quantization:
     head: WeightFormat
 
 
-def quantization(
-    chosen: Mapping[str, OptionValue | None], model: ModelConfig
-) -> Quantization | None:
+def quantization(chosen: Mapping[str, OptionValue | None]) -> Quantization | None:
     """What the options ask for; None: weights as they are."""
     name = str(chosen["quantization"])
     group, zeros = chosen["quantization_group"], chosen["quantization_zeros"]
@@ -43,11 +40,6 @@ def quantization(
             )
     if name == "none":
         return None
-    if model.experts is not None:
-        raise UsageError(
-            f"quantization is {name} but this model has experts, whose products take whole weights"
-            " only; leave it out or choose a dense model"
-        )
     if name not in _BITS:
         rows = WeightFormat(8, group=None)
         return Quantization(name, rows, rows)

@@ -31,6 +31,7 @@ from enginebench_paged.kernels import (
     fixed_product,
     fp8,
     gemv,
+    grouped,
     norm,
     quantized,
     rope_cache,
@@ -214,6 +215,18 @@ def _quantized() -> Iterator[Build]:
             else:
                 kernel, constants["COLUMNS"] = quantized._matrix_kernel, config.columns
             yield Build(name, kernel, types, constants, options, plain=("M",))
+    shape = {"N": 1536, "K": 2048, "GROUPS": 128, "GROUPS_PAD": 128, "TILE": 16, "COLUMNS": 64}
+    shape |= {"DEPTH": 64, "INDIRECT": True, "EVEN_K": True}
+    for label, bits, group in (("whole", 0, 0), ("int8", 8, 128), ("int4", 4, 128)):
+        held = "*u8" if bits else "*bf16"
+        types = {"x": "*bf16", "weights": held, "scales": "*bf16", "zeros": held, "out": "*bf16"}
+        types |= {"offsets": "*i32", "rows": "*i64"}
+        constants = shape | {
+            "QUANTIZED": bool(bits), "GROUP": group, "BITS": bits, "MIDDLE": 1 << max(0, bits - 1),
+            "PER_ROW": False, "ZEROS": bits == 4,
+        }  # fmt: skip
+        options = {"num_warps": 4, "num_stages": 3}
+        yield Build(f"experts {label}", grouped._grouped_kernel, types, constants, options)
     types = {"x": "*bf16", "out": "*fp8e4nv", "scales": "*fp32"}
     constants = {"K": 14336, "BLOCK": 16384}
     yield Build("rows to fp8", fp8._rows_kernel, types, constants, {"num_warps": 16})

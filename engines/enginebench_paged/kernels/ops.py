@@ -59,13 +59,13 @@ def gelu_mul(gate_up: Tensor) -> Tensor:
 
 
 def grouped_linear(
-    x: Tensor, weights: Tensor, offsets: Tensor, rows: Tensor | None = None
+    x: Tensor, weights: Tensor | QuantizedWeight, offsets: Tensor, rows: Tensor | None = None
 ) -> Tensor:
     kernels = _triton("grouped") if x.is_cuda else reference
     return kernels.grouped_linear(x, weights, offsets, rows)
 
 
-def fixed_grouped_linear(x: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+def fixed_grouped_linear(x: Tensor, weights: Tensor | QuantizedWeight, offsets: Tensor) -> Tensor:
     """`grouped_linear`, each row of which has the same bits whatever the others."""
     kernels = _triton("grouped") if x.is_cuda else reference
     return kernels.fixed_grouped_linear(x, weights, offsets)

@@ -52,6 +52,25 @@ def fp8_halves(
 
 
 @triton.jit
+def weight_halves(
+    values, zeros, row, inside, group, value_stride, n_groups, K: tl.constexpr,
+    GROUP: tl.constexpr, BITS: tl.constexpr, MIDDLE: tl.constexpr, PER_ROW: tl.constexpr,
+    ZEROS: tl.constexpr, EVEN_K: tl.constexpr, dtype: tl.constexpr,
+):  # fmt: skip
+    """Both halves (rows, GROUP / 2) of a group of columns, for rows (int64) of W."""
+    HALF: tl.constexpr = GROUP // 2
+    half = tl.arange(0, HALF)[None, :]
+    at = (values + row * value_stride)[:, None] + group * (GROUP * BITS // 8)
+    if PER_ROW:
+        return fp8_halves(at, half, inside[:, None], K - group * GROUP, HALF, EVEN_K, dtype)
+    else:
+        zero = tl.full(row.shape, MIDDLE, tl.float32)
+        if ZEROS:
+            zero = tl.load(zeros + row * n_groups + group, mask=inside, other=0).to(tl.float32)
+        return unpacked(at, half, inside[:, None], zero[:, None], BITS, HALF, dtype)
+
+
+@triton.jit
 def _vector_kernel(
     x, values, scales, zeros, bias, out, N, groups_each, value_stride, n_groups,
     K: tl.constexpr, GROUP: tl.constexpr, BITS: tl.constexpr, MIDDLE: tl.constexpr,
@@ -115,7 +134,6 @@ def _matrix_kernel(
     part = tl.program_id(2)
     inside = row < N
     long_row = row.to(tl.int64)
-    row_at = (values + long_row * value_stride)[:, None]
     half = tl.arange(0, HALF)
     x_at = x + m.to(tl.int64)[None, :] * x_stride
     dtype: tl.constexpr = x.dtype.element_ty
@@ -123,17 +141,10 @@ def _matrix_kernel(
     begin = part * groups_each
     for group in tl.range(begin, tl.minimum(begin + groups_each, n_groups)):
         k = (group * GROUP + half)[:, None]
-        at = row_at + group * (GROUP * BITS // 8)
-        if PER_ROW:
-            left = K - group * GROUP
-            low, high = fp8_halves(at, half[None, :], inside[:, None], left, HALF, EVEN_K, dtype)
-        else:
-            zero = tl.full((ROWS,), MIDDLE, tl.float32)
-            if ZEROS:
-                zero = tl.load(zeros + long_row * n_groups + group, mask=inside, other=0)
-            low, high = unpacked(
-                at, half[None, :], inside[:, None], zero[:, None], BITS, HALF, dtype
-            )
+        low, high = weight_halves(
+            values, zeros, long_row, inside, group, value_stride, n_groups,
+            K, GROUP, BITS, MIDDLE, PER_ROW, ZEROS, EVEN_K, dtype,
+        )  # fmt: skip
         if EVEN_K:
             x_low = tl.load(x_at + k, mask=(m < M)[None, :], other=0.0)  # (HALF, COLUMNS)
             x_high = tl.load(x_at + HALF + k, mask=(m < M)[None, :], other=0.0)
@@ -154,6 +165,30 @@ def _matrix_kernel(
     _store(out, bias, acc, row[:, None], mask, m.to(tl.int64)[None, :], M, N, part, SPLIT, BIAS)
 
 
+def weight_tensors(weight: QuantizedWeight) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, scales, zeros as kernels take them."""
+    require_contiguous(values=weight.values, scales=weight.scales)
+    if weight.zeros is None:
+        return weight.values, weight.scales, weight.values
+    require_contiguous(zeros=weight.zeros)
+    return weight.values, weight.scales, weight.zeros
+
+
+def group_count(weight: QuantizedWeight) -> int:
+    """Steps that a row's columns take."""
+    return triton.cdiv(weight.columns, weight.format.group or _ROW_GROUP)
+
+
+def format_constants(weight: QuantizedWeight) -> dict[str, int]:
+    """What `weight_halves` needs to know beforehand, but K."""
+    held = weight.format
+    group = held.group or _ROW_GROUP
+    return {
+        "GROUP": group, "BITS": held.bits, "MIDDLE": held.middle, "PER_ROW": held.group is None,
+        "ZEROS": held.has_zeros, "EVEN_K": weight.columns % group == 0,
+    }  # fmt: skip
+
+
 def quantized_linear(
     x: Tensor,
     weight: QuantizedWeight,
@@ -163,11 +198,10 @@ def quantized_linear(
     config: QuantizedConfig | None = None,
 ) -> Tensor:
     """Twin of reference.quantized_linear, except that fp8 weights meet x as it is."""
-    (m, k), n, held = x.shape, weight.rows, weight.format
+    (m, k), n = x.shape, weight.rows
     require(x.shape[1] == weight.columns, f"x has {k} columns, the weight {weight.columns}")
     require(weight.values.dim() == 2, "a stack of weights is for grouped_linear")
     require_dense_rows(x=x)
-    require_contiguous(values=weight.values, scales=weight.scales)
     if bias is not None:
         require_shape("bias", bias, n)
         require_contiguous(bias=bias)
@@ -179,24 +213,16 @@ def quantized_linear(
         return out
     if config is None:
         config = quantized_config(x.device, m, n)
-    group = held.group or _ROW_GROUP
-    groups = triton.cdiv(k, group)
+    groups = group_count(weight)
     parts = min(config.split_k, groups)
     split, options = parts > 1, launch_options(x.device)
     some_bias, target = out if bias is None else bias, out
     if split:
         target = torch.empty((parts, m, n), dtype=torch.float32, device=x.device)
-    tensors = (
-        x,
-        weight.values,
-        weight.scales,
-        weight.values if weight.zeros is None else weight.zeros,
-    )
+    tensors = (x, *weight_tensors(weight))
     constants = {
-        "K": k, "GROUP": group, "BITS": held.bits, "MIDDLE": held.middle,
-        "PER_ROW": held.group is None, "ZEROS": held.has_zeros, "ROWS": config.rows,
-        "EVEN_K": k % group == 0, "SPLIT": split, "BIAS": bias is not None,
-        "num_warps": config.num_warps, **options,
+        "K": k, "ROWS": config.rows, "SPLIT": split, "BIAS": bias is not None,
+        "num_warps": config.num_warps, **format_constants(weight), **options,
     }  # fmt: skip
     sizes = (triton.cdiv(groups, parts), weight.values.stride(0), groups)
     tall = triton.cdiv(n, config.rows)

@@ -10,13 +10,22 @@ fp8 (e4m3): W[n, k] = value * scale, one scale a row.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["FP8", "LARGEST_FP8", "QuantizedWeight", "WeightFormat", "fp8_rows", "quantize"]
+__all__ = [
+    "FP8",
+    "LARGEST_FP8",
+    "QuantizedWeight",
+    "WeightFormat",
+    "fp8_rows",
+    "quantize",
+    "whole",
+]
 
 FP8 = torch.float8_e4m3fn
 LARGEST_FP8 = 448.0
@@ -54,6 +63,15 @@ class QuantizedWeight:
         return self.values.shape[-2]
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of W."""
+        return (*self.values.shape[:-1], self.columns)
+
+    def numel(self) -> int:
+        """How many values W has."""
+        return math.prod(self.shape)
+
+    @property
     def nbytes(self) -> int:
         return sum(t.nbytes for t in (self.values, self.scales, self.zeros) if t is not None)
 
@@ -75,6 +93,11 @@ class QuantizedWeight:
         zeros = self.format.middle if self.zeros is None else self.zeros[..., None].float()
         whole = (grouped.float() - zeros) * scales[..., None]
         return whole.flatten(-2)[..., : self.columns].to(dtype)
+
+
+def whole(weight: Tensor | QuantizedWeight, dtype: torch.dtype) -> Tensor:
+    """W, quantized or not; in `dtype` if it was."""
+    return weight if isinstance(weight, Tensor) else weight.dequantized(dtype)
 
 
 def fp8_rows(x: Tensor) -> tuple[Tensor, Tensor]:

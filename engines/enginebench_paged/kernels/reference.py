@@ -6,12 +6,14 @@ query heads, Hkv key-value heads, D elements a head. Key-value caches are (num_b
 block_size, D); products and sums are taken in float32.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from enginebench_paged.kernels.checks import Scales
-from enginebench_paged.kernels.quantized_weight import QuantizedWeight, fp8_rows
+from enginebench_paged.kernels.quantized_weight import QuantizedWeight, fp8_rows, whole
 from enginebench_paged.kernels.reference_sampling import sample
 
 __all__ = [
@@ -77,7 +79,7 @@ def quantized_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None = N
 
 
 def grouped_linear(
-    x: Tensor, weights: Tensor, offsets: Tensor, rows: Tensor | None = None
+    x: Tensor, weights: Tensor | QuantizedWeight, offsets: Tensor, rows: Tensor | None = None
 ) -> Tensor:
     """x times the transposed weights (E, N, K) of as many groups, (M, N).
 
@@ -86,10 +88,10 @@ def grouped_linear(
     """
     bounds = offsets.tolist()
     out = torch.empty((bounds[-1], weights.shape[1]), dtype=x.dtype, device=x.device)
-    for weight, first, last in zip(weights, bounds, bounds[1:], strict=False):
+    for number, (first, last) in enumerate(pairwise(bounds)):
         if first < last:
             own = x[first:last] if rows is None else x[rows[first:last]]
-            out[first:last] = functional.linear(own, weight)
+            out[first:last] = functional.linear(own, whole(weights[number], x.dtype))
     return out
 
 

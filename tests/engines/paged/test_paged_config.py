@@ -99,7 +99,8 @@ def test_no_option_is_ignored() -> None:
         "quantization": "int8",
     }
     of_quantization = {"quantization_group": 64, "quantization_zeros": True}
-    assert {*other, *of_quantization} == {option.name for option in OPTIONS}
+    of_processes = {"tensor_parallel", "replicas"}  # no engine's, but of how many there are
+    assert {*other, *of_quantization, *of_processes} == {option.name for option in OPTIONS}
     plain = resolve({}, MODEL, GPU)
     for name, value in other.items():
         assert resolve({name: value}, MODEL, GPU) != plain, name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tiny_references import Reference, drain, greedy, moved, tokens_of
+from tiny_references import Reference, drain, greedy, logprobs, moved, tokens_of
 
 from enginebench.types import OptionValue
 from enginebench_paged.engine import PagedEngine
@@ -54,6 +54,17 @@ def test_quantized_weights_move_scores_as_far_as_their_bits(
     references: References, architecture: str, options: dict[str, OptionValue], most: float
 ) -> None:
     assert most / 50 < moved(references(architecture), PLAIN, **options) < most
+
+
+def test_experts_are_quantized_too(references: References) -> None:
+    reference = references("qwen3_moe")
+    assert 0.0005 < moved(reference, PLAIN, quantization="int8") < 0.05
+    int4 = PagedEngine(
+        reference.model,
+        {**PLAIN, "quantization": "int4", "quantization_group": 32, "deterministic": True},
+    )
+    assert 4 < (told(int4.precision).weight_bits or 32) < 12
+    assert logprobs(int4, reference.prompts[0]).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from enginebench_models import Experts
 from enginebench_paged.feed_forward import route
 from enginebench_paged.kernels import reference
 from enginebench_paged.kernels.grouped import grouped_linear
+from enginebench_paged.kernels.quantized_weight import WeightFormat, quantize
 
 
 def _offsets(counts: list[int], device: torch.device) -> torch.Tensor:
@@ -38,6 +39,23 @@ def test_grouped_linear(device, counts, n, k, dtype) -> None:
         relative_error(reference.grouped_linear(x, weights, offsets, rows), exact)
         < (TOLERANCE[dtype])
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+@pytest.mark.parametrize(
+    "format",
+    [WeightFormat(8, None), WeightFormat(8, 32), WeightFormat(4, 64, has_zeros=True)],
+    ids=str,
+)
+def test_quantized_weights(device, format, dtype) -> None:
+    weights = quantize(torch.randn(3, 70, 100, device=device), format)
+    x, rows = torch.randn(7, 100, device=device).to(dtype), torch.randint(7, (23,), device=device)
+    offsets = _offsets([4, 0, 19], device)
+    group = torch.repeat_interleave(torch.arange(3), torch.tensor([4, 0, 19])).to(device)
+    whole = weights.dequantized().double()
+    exact = torch.einsum("mk,mnk->mn", x[rows].double(), whole[group])
+    for kernels in (grouped_linear, reference.grouped_linear):
+        assert relative_error(kernels(x, weights, offsets, rows), exact) < TOLERANCE[dtype]
 
 
 def test_without_rows_x_is_sorted_already(device) -> None:
