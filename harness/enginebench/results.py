@@ -139,9 +139,13 @@ class CellResult:
 
 @dataclass(frozen=True)
 class ResultSet:
-    """Cells of one or several Runs, in the order in which they were run."""
+    """Cells of one or several Runs, in the order in which they were run.
+
+    `claims_file` has the claims that reports hold against them; None: the built-in ones.
+    """
 
     cells: Sequence[CellResult]
+    claims_file: Path | None = None
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -162,7 +166,12 @@ class ResultSet:
     def with_slo(self, slo: Slo) -> ResultSet:
         """The same cells, their goodput counted against `slo` instead of what the Runs say."""
         runs = {run.folder: replace(run, slo=slo) for run in self.runs}
-        return ResultSet([replace(cell, run=runs[cell.run.folder]) for cell in self.cells])
+        cells = [replace(cell, run=runs[cell.run.folder]) for cell in self.cells]
+        return ResultSet(cells, self.claims_file)
+
+    def with_claims(self, claims_file: Path) -> ResultSet:
+        """The same cells, with the claims of a file instead of the built-in ones."""
+        return replace(self, claims_file=claims_file)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per cell: what was run (`run`, `cell`, `engine`, `label`, `is_null`, `model`,

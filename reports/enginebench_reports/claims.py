@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from enginebench.results import CellResult, ResultSet
+from enginebench.results import ResultSet
 from enginebench_reports.claims_file import (
     Claim,
     FigureTest,
@@ -22,13 +22,13 @@ from enginebench_reports.claims_file import (
     Selector,
     Test,
 )
-from enginebench_reports.compare_arms import Place, arm_of
+from enginebench_reports.compare_arms import Place, arm_of, arm_of_cells
 from enginebench_reports.interval import FEWEST_PAIRS
 from enginebench_reports.provenance import machine_line
 from enginebench_reports.stats import t_interval
 from enginebench_reports.summary import CellSummary
 
-__all__ = ["Finding", "Ruling", "TestRuling", "Verdict", "judge_claims"]
+__all__ = ["Finding", "Ruling", "TestRuling", "Verdict", "judge_cells", "judge_claims"]
 
 Verdict = Literal["holds", "does not hold", "cannot be tested here"]
 Settled = Literal["yes", "no", "open"]
@@ -79,6 +79,12 @@ class _Cells:
     machine: str
     place: Place
     cells: Sequence[CellSummary]
+    has_other_runs: bool = False
+
+    def name(self, cell: CellSummary) -> str:
+        """What a finding calls a cell: its id, and its Run's folder where there are several."""
+        run = f"{cell.result.run.folder.name}/" if self.has_other_runs else ""
+        return run + cell.result.cell.id
 
     def __str__(self) -> str:
         return f"{self.place} ({self.machine})" if self.machine else str(self.place)
@@ -94,13 +100,21 @@ class _Cells:
 
 def judge_claims(claims: Sequence[Claim], results: ResultSet) -> Sequence[Ruling]:
     """One ruling for each claim, in order."""
-    machines: dict[str, list[CellResult]] = {}
-    for result in results:
-        machines.setdefault(machine_line(result.run.machine), []).append(result)
+    return judge_cells(
+        claims, [cell for found in arm_of("", results).cells.values() for cell in found]
+    )
+
+
+def judge_cells(claims: Sequence[Claim], cells: Sequence[CellSummary]) -> Sequence[Ruling]:
+    """The same, for cells whose figures are known already."""
+    machines: dict[str, list[CellSummary]] = {}
+    for cell in cells:
+        machines.setdefault(machine_line(cell.result.run.machine), []).append(cell)
+    has_other_runs = len({cell.result.run.folder for cell in cells}) > 1
     places = [
-        _Cells(machine, place, cells)
+        _Cells(machine, place, there, has_other_runs)
         for machine, found in machines.items()
-        for place, cells in arm_of(machine, ResultSet(found)).cells.items()
+        for place, there in arm_of_cells(machine, found).cells.items()
     ]
     return [Ruling(each, tuple(_ruling(test, places) for test in each.test)) for each in claims]
 
@@ -155,7 +169,7 @@ def _runs(test: RunsTest, places: Sequence[_Cells]) -> TestRuling:
 
 
 def _ran(settled: Settled, chosen: _Cells, cell: CellSummary) -> Finding:
-    return Finding(settled, str(chosen), (cell.result.cell.id,))
+    return Finding(settled, str(chosen), (chosen.name(cell),))
 
 
 def _ratios(test: RatioTest, places: Sequence[_Cells]) -> Iterator[Finding]:
@@ -180,7 +194,7 @@ def _ratio(test: RatioTest, one: _Cells, other: _Cells) -> Iterator[Finding]:
         if (x := _figure(a, test.metric)) is not None and (y := _figure(b, test.metric)) is not None
     ]
     if pairs:
-        ids = [a.result.cell.id for a, _, _ in pairs] + [b.result.cell.id for _, b, _ in pairs]
+        ids = [*(one.name(a) for a, _, _ in pairs), *(other.name(b) for _, b, _ in pairs)]
         where = f"{one} / {other.place.parts['engine']}"
         if one.place.hardware != other.place.hardware:
             where += f" {other.place.hardware}"
@@ -191,7 +205,7 @@ def _figures(test: FigureTest, places: Sequence[_Cells]) -> Iterator[Finding]:
     for each in places:
         if _fits(each, test.of) and _fits(each, test.where):
             found = [
-                (cell.result.cell.id, value / whole)
+                (each.name(cell), value / whole)
                 for cell in each.valid
                 if (value := cell.figures.get(test.metric)) is not None
                 and (whole := _whole(cell, test.per)) is not None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from enginebench.results import ResultSet
 from enginebench.types import MetricInfo
 from enginebench_reports.claims import Finding, Ruling, TestRuling, judge_claims
-from enginebench_reports.claims_file import FigureTest, RatioTest, RunsTest, built_in_claims
+from enginebench_reports.claims_file import FigureTest, RatioTest, RunsTest, chosen_claims
 from enginebench_reports.compare_arms import metric_infos
 from enginebench_reports.provenance import day, machine_line
 from enginebench_reports.quantities import quantity
@@ -19,7 +19,14 @@ from enginebench_reports.quantities import quantity
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["claims_table", "json_text", "markdown", "render"]
+__all__ = [
+    "claims_table",
+    "deciding_cells",
+    "figure_lines",
+    "json_text",
+    "markdown",
+    "render",
+]
 
 STYLES = {"holds": "green", "does not hold": "red", "cannot be tested here": "dim"}
 MOST_CELLS = 4
@@ -27,7 +34,7 @@ MOST_CELLS = 4
 
 def render(results: ResultSet, folder: Path) -> Sequence[Path]:
     """The `claims` report: claims.md and claims.json."""
-    rulings = judge_claims(built_in_claims(), results)
+    rulings = judge_claims(chosen_claims(results), results)
     written = [folder / "claims.md", folder / "claims.json"]
     written[0].write_text(markdown(rulings, results), encoding="utf-8")
     written[1].write_text(json_text(rulings), encoding="utf-8")
@@ -43,7 +50,7 @@ def claims_table(rulings: Sequence[Ruling]) -> Table:
     for name in ("aspect", "claim", "verdict", "figure", "cells"):
         table.add_column(name)
     for ruling in rulings:
-        figure = "\n".join(_figure_lines(ruling))
+        figure = "\n".join(figure_lines(ruling))
         cells = "\n".join(_evidence(test) for test in ruling.tests)
         verdict = f"[{STYLES[ruling.verdict]}]{ruling.verdict}[/]"
         texts = (ruling.claim.aspect, ruling.claim.claim, figure, cells)
@@ -66,7 +73,7 @@ def markdown(rulings: Sequence[Ruling], results: ResultSet) -> str:
         sourced = f"{claim.claim} ({claim.source})" if claim.source else claim.claim
         verdict = f"**{ruling.verdict}**" if ruling.verdict == "holds" else ruling.verdict
         cells = "; ".join(filter(None, map(_evidence, ruling.tests)))
-        texts = (claim.aspect, sourced, verdict, "; ".join(_figure_lines(ruling)), cells)
+        texts = (claim.aspect, sourced, verdict, "; ".join(figure_lines(ruling)), cells)
         lines.append("| " + " | ".join(map(_plain, texts)) + " |")
     return "\n".join(lines) + "\n"
 
@@ -97,7 +104,8 @@ def _json(ruling: TestRuling) -> Mapping[str, Any]:
     }
 
 
-def _figure_lines(ruling: Ruling) -> Iterator[str]:
+def figure_lines(ruling: Ruling) -> Iterator[str]:
+    """What was found, and what of the claim is not tested."""
     for test in ruling.tests:
         yield from _test_lines(test)
     if ruling.claim.leaves_out:
@@ -156,11 +164,15 @@ def _asked(ruling: TestRuling) -> str:
 
 
 def _evidence(ruling: TestRuling) -> str:
-    """The cells behind the finding that decides, or behind all that ran."""
-    findings = ruling.findings if isinstance(ruling.test, RunsTest) else ruling.findings[:1]
-    cells = [cell for finding in findings for cell in finding.cells]
+    cells = deciding_cells(ruling)
     more = f" and {len(cells) - MOST_CELLS} more" if len(cells) > MOST_CELLS else ""
     return ", ".join(cells[:MOST_CELLS]) + more
+
+
+def deciding_cells(ruling: TestRuling) -> Sequence[str]:
+    """The cells behind the finding that decides, or behind all that ran."""
+    findings = ruling.findings if isinstance(ruling.test, RunsTest) else ruling.findings[:1]
+    return [cell for finding in findings for cell in finding.cells]
 
 
 def _plain(text: str) -> str:

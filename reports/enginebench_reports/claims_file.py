@@ -27,6 +27,7 @@ from typing import Literal
 import msgspec
 
 from enginebench.errors import UsageError
+from enginebench.results import ResultSet
 
 __all__ = [
     "Claim",
@@ -36,6 +37,7 @@ __all__ = [
     "Selector",
     "Test",
     "built_in_claims",
+    "chosen_claims",
     "read_claims",
 ]
 
@@ -146,6 +148,11 @@ def built_in_claims() -> tuple[Claim, ...]:
     return _parse(
         "the built-in claims", files(__package__).joinpath("claims.toml").read_text("utf-8")
     )
+
+
+def chosen_claims(results: ResultSet) -> tuple[Claim, ...]:
+    """Those of the file that the results name, else the built-in ones."""
+    return read_claims(results.claims_file) if results.claims_file else built_in_claims()
 
 
 def read_claims(path: Path) -> tuple[Claim, ...]:

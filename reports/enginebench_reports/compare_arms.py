@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from enginebench.plugins import PluginManager, metrics
@@ -28,6 +28,7 @@ __all__ = [
     "Pairs",
     "Place",
     "arm_of",
+    "arm_of_cells",
     "arms_by_engine",
     "match",
     "metric_infos",
@@ -124,15 +125,24 @@ def metric_infos(manager: PluginManager | None = None) -> Mapping[str, MetricInf
 
 def arm_of(name: str, results: ResultSet, manager: PluginManager | None = None) -> Arm:
     """All cells of `results` as one arm, with their figures and the reasons to doubt them."""
-    known = metrics(manager)
+    return arm_of_cells(name, _summaries(results, manager))
+
+
+def arm_of_cells(name: str, summaries: Iterable[CellSummary]) -> Arm:
+    """Cells whose figures are known already."""
     cells: dict[Place, list[CellSummary]] = {}
+    for summary in summaries:
+        cells.setdefault(Place.of(summary.result), []).append(summary)
+    return Arm(name, cells)
+
+
+def _summaries(results: ResultSet, manager: PluginManager | None) -> Iterator[CellSummary]:
+    known = metrics(manager)
     for result in results:
         figures: dict[str, float | None] = {}
         for metric in known:
             figures.update(metric.compute(result))
-        summary = CellSummary(result, figures, flags(result, figures))
-        cells.setdefault(Place.of(result), []).append(summary)
-    return Arm(name, cells)
+        yield CellSummary(result, figures, flags(result, figures))
 
 
 def arms_by_engine(arm: Arm) -> Sequence[Arm]:

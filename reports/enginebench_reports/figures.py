@@ -152,8 +152,8 @@ KINDS: Sequence[Kind] = (
     Kind(
         "tpot-against-throughput",
         ("tpot_s_p50",),
-        "Right and down is better; numbers are loads. On the grey Pareto front, nothing beats a "
-        "point in both.",
+        "Right and down is better; numbers, where there is room for them, are loads. On the grey "
+        "Pareto front, nothing beats a point in both.",
         lambda frame, _, all_: plots.latency_against_throughput(frame, look=all_.marks),
     ),
     Kind(

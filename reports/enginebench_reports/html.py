@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 
 from enginebench.results import ResultSet
 from enginebench_reports.answer import Answer
+from enginebench_reports.claims_section import ClaimsSection
 from enginebench_reports.figures import Drawing, draw, draw_sweeps
 from enginebench_reports.groups import Group, model_name
 from enginebench_reports.look import CSS_NAMES, DARK
@@ -79,6 +80,7 @@ def page(summary: Summary) -> str:
         light=_variables({name: colour for colour, name in CSS_NAMES.items()}),
         dark=_variables({CSS_NAMES[colour]: other for colour, other in DARK.items()}),
         footnote=FOOTNOTE,
+        claims=ClaimsSection.of(summary),
     )
 
 

@@ -84,6 +84,43 @@ def test_it_tells_all(text: str, contest: ResultSet) -> None:
     assert text.count("<dt>output_tokens_per_s</dt>") == 6  # every metric of every cell
 
 
+def test_claims_stand_with_their_cells(text: str) -> None:
+    section = text[text.index('id="claims"') : text.index('id="cells"')]
+    settled, untested = section.split("<details>")
+    assert "Both serve an OpenAI-compatible API" in settled
+    assert re.search(r'<a href="#cell-\d+">\d+-paged-c4</a>', settled)
+    assert "no cells of paged, gpus &gt;=2" in untested
+    assert "cannot be tested here</span>" not in settled
+
+
+def test_a_run_that_settles_no_claim_has_no_such_section(troubled: ResultSet) -> None:
+    only = ResultSet([cell for cell in troubled if cell.cell.spec.engine == "reset"])
+    assert 'id="claims"' not in page(Summary.of(only))
+
+
+def test_claims_of_ones_own(contest: ResultSet, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '''
+        [[claim]]
+        id = "faster"
+        aspect = "own"
+        claim = "quant is a thousand times faster"
+        [[claim.test]]
+        kind = "ratio"
+        metric = "output_tokens_per_s"
+        of = { engine = "quant" }
+        over = { engine = "paged" }
+        where = { users = 1 }
+        at_least = 1000
+        '''
+    )
+    said = page(Summary.of(contest.with_claims(own)))
+    assert "quant is a thousand times faster" in said
+    assert "does not hold</span>" in said
+    assert "Both serve an OpenAI-compatible API" not in said
+
+
 def test_what_a_run_says_is_escaped(troubled: ResultSet) -> None:
     text = page(Summary.of(troubled))
     assert "<script>alert" not in text

@@ -38,6 +38,13 @@ DEFAULT_FORMATS = ("html", "markdown", "plots")
     metavar="BOUNDS",
     help="Count goodput against these instead of the Run's: ttft=500ms,tpot=50ms,e2e=10s.",
 )
+@click.option(
+    "--claims",
+    "claims_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A TOML file of claims to hold against the Runs instead of the built-in ones.",
+)
 @click.pass_obj
 def report(
     manager: plugins.PluginManager,
@@ -45,6 +52,7 @@ def report(
     formats: str | None,
     out: Path | None,
     slo: str | None,
+    claims_file: Path | None,
 ) -> None:
     """Render Run folders; several are compared in one report.
 
@@ -54,6 +62,8 @@ def report(
     results = load(*runs)
     if slo is not None:
         results = results.with_slo(Slo.parse(slo))
+    if claims_file is not None:
+        results = results.with_claims(claims_file)
     folder = out or (runs[0] / "report" if len(runs) == 1 else Path("report"))
     for path in render_reports(results, chosen, folder):
         click.echo(path)
