@@ -121,7 +121,8 @@ def _contest(group: Group, names: Sequence[str]) -> str:
     if loads[0] != loads[-1]:
         clauses.extend(_latency_clause(group, names, loads[0], top))
         clauses.extend(_crossover_clause(group, top))
-    return "; ".join(clauses) + "."
+    said = "; ".join(clauses)
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _throughput_clause(group: Group, lead: Lead, load: float) -> str:

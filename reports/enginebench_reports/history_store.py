@@ -30,6 +30,7 @@ from enginebench.revision import CHANGES, git
 from enginebench.types import MetricInfo
 from enginebench_reports.compare_arms import Place, arm_of, metric_infos
 from enginebench_reports.gate_validity import machine_identity
+from enginebench_reports.history_order import places
 from enginebench_reports.summary import CellSummary
 
 __all__ = ["Added", "Commit", "Entry", "HistoryStore", "open_history"]
@@ -125,7 +126,8 @@ class HistoryStore:
             value in rows
             if metrics is None or metric in metrics
         ]  # fmt: skip
-        return sorted(entries, key=lambda entry: entry.commit.at)
+        order = places([entry.commit for entry in entries])
+        return sorted(entries, key=lambda entry: order[entry.commit.id])
 
     def _add(self, run: RunInfo, revision: str, results: ResultSet) -> Added:
         own = ResultSet([cell for cell in results if cell.run is run or cell.run == run])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from enginebench_reports.look import FONT_PT, INK, MUTED, Mark
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Ends", "name_lines", "name_points", "nothing_to_draw"]
+__all__ = ["Ends", "name_lines", "name_points", "nothing_to_draw", "wrapped"]
 
 Ends = dict[str, tuple[float, float]]
 LONGEST_BESIDE = 14
@@ -19,6 +20,8 @@ MOST_BESIDE = 6
 TOO_NEAR_PT = 13.0
 LEGEND_ROW_PT = 13.0
 ROWS_WITH_ROOM = 2
+LEGEND_WIDTH = 48
+"""Characters of a line; a longer name goes on in the next."""
 LINE_HEIGHT = 0.075
 """Of the height of the axes."""
 
@@ -91,6 +94,11 @@ def _write_beside(ax: Axes, ends: Ends, look: Mapping[str, Mark]) -> None:
         belongs(text, name)
 
 
+def wrapped(name: str, width: int) -> str:
+    """A long name in several lines, broken at spaces and hyphens where it has any."""
+    return "\n".join(textwrap.wrap(name, width)) or name
+
+
 def spread(heights: Sequence[float], gap: float = LINE_HEIGHT) -> Sequence[float]:
     """Rising heights moved apart to at least `gap`, each as little as need be."""
     blocks: list[list[float]] = []
@@ -114,7 +122,9 @@ def _legend(ax: Axes, names: Sequence[str], look: Mapping[str, Mark]) -> None:
     from matplotlib.lines import Line2D
 
     columns = 2 if max(map(len, names)) <= 26 else 1
-    rows = -(-len(names) // columns)
+    texts = [wrapped(name, LEGEND_WIDTH) for name in names]
+    lines = [text.count("\n") + 1 for text in texts]
+    rows = -(-len(names) // columns) if columns > 1 else sum(lines)
     _make_room(ax, rows)
     keys = [
         Line2D([], [], color=look[name].colour, linestyle=look[name].line, linewidth=2.5)
@@ -122,7 +132,7 @@ def _legend(ax: Axes, names: Sequence[str], look: Mapping[str, Mark]) -> None:
     ]
     legend = ax.legend(
         keys,
-        names,
+        texts,
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
         ncols=columns,

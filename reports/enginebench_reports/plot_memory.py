@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from enginebench.results import ResultSet
 from enginebench_reports.groups import Group
 from enginebench_reports.hover import tells
-from enginebench_reports.labels import nothing_to_draw
+from enginebench_reports.labels import nothing_to_draw, wrapped
 from enginebench_reports.look import FIGURE_INCHES, FONT_PT, INK, axes, marks, tidy
 from enginebench_reports.quantities import quantity
 from enginebench_reports.series import Look, Series, series_of
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["memory"]
 
+MOST_LETTERS = 24
+"""In a line beside a bar."""
 KINDS = {"peak_rss_bytes": "resident", "peak_gpu_memory_bytes": "GPU"}
 
 
@@ -46,7 +48,11 @@ def memory(
             color=INK,
         )
     several = len({kind for _, kind, _ in bars}) > 1
-    names = [f"{name}\n{kind}" if several else name for name, kind, _ in bars]
+    texts = [wrapped(name, MOST_LETTERS) for name, _, _ in bars]
+    names = [
+        f"{text}\n{kind}" if several else text
+        for text, (_, kind, _) in zip(texts, bars, strict=True)
+    ]
     ax.set_yticks(range(len(bars)), names, fontsize=FONT_PT, color=INK)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")

@@ -16,7 +16,16 @@ neighbours, as a coefficient of variation of single runs: what identical runs ri
 another would show. With
 `--recorded`, the noise is that of a real Run with many repeats, in the order in which it came,
 whatever is wrong with it: each check takes consecutive runs from a random place, and slowdowns are
-injected into the arm that plays the current one. Not collected by pytest.
+injected into the arm that plays the current one. With `--injected`, a Run of the echo engine at
+several cadences, nothing is added to any figure: the slower cadences were measured, repeat by
+repeat beside the first, and what was asked of the engine is the truth:
+
+    bench run --engines echo --model synthetic:tiny --concurrency 2 --requests 16 \
+        --output-tokens 32 --set echo.itl_ms=5,5.00001,5.05,5.1,5.15,5.25,5.5 --repeats 56 \
+        --no-report
+    python tests/benchmarks/gate_power.py --checks 1000 --injected runs/... --metrics tpot_s_p50
+
+Not collected by pytest.
 """
 
 from __future__ import annotations
@@ -45,7 +54,8 @@ DRIFT_MEMORY = 0.98
 
 Floats = npt.NDArray[np.float64]
 Runs = Callable[[np.random.Generator, int], Floats]
-"""Log-figures of consecutive runs: (comparisons, 2 * pairs), lower is better."""
+"""Log-figures of consecutive runs, (comparisons, 2 * pairs), lower is better; or log-slowdowns of
+pairs, (comparisons, pairs)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +88,14 @@ def main() -> None:
     print(f"{MOST_PAIRS} pairs, false alarms {rules.false_alarms:.0%}, missed {rules.missed:.0%}")
     print("\n| noise (CV) | slowdown | regression [95%] | pass | inconclusive | pairs | 90% |")
     print("|---|---:|---:|---:|---:|---:|---:|")
+    if options.injected is not None:
+        for name, slowdown, pairs in _injected(options.injected, options.metrics.split(",")):
+            rng = np.random.default_rng(options.seed)
+            print(_tally(pairs, 0.0, options.checks, rules, rng).row(name, slowdown), flush=True)
     for name, runs in _sources(options):
         for slowdown in (float(text) / 100 for text in options.slowdowns.split(",")):
             rng = np.random.default_rng([options.seed, round(slowdown * 1000)])
-            tally = _tally(runs, slowdown, options.checks, rules, rng)
+            tally = _tally(_paired(runs), slowdown, options.checks, rules, rng)
             print(tally.row(name, slowdown), flush=True)
     print(f"\n{time.monotonic() - started:.0f} s")
 
@@ -112,10 +126,15 @@ def _tally(
 ) -> Tally:
     verdicts, pairs = [], []
     for _ in range(checks):
-        verdict, taken = check(_in_pairs(runs(rng, MOST_PAIRS)) + math.log1p(slowdown), rules)
+        verdict, taken = check(runs(rng, MOST_PAIRS) + math.log1p(slowdown), rules)
         verdicts.append(verdict)
         pairs.append(taken)
     return Tally(checks, verdicts.count("regression"), verdicts.count("pass"), pairs)
+
+
+def _paired(runs: Runs) -> Runs:
+    """The log-slowdowns of pairs, (comparisons, pairs), of consecutive runs."""
+    return lambda rng, pairs: _in_pairs(runs(rng, pairs))
 
 
 def _in_pairs(runs: Floats) -> Floats:
@@ -159,6 +178,29 @@ def _recorded(run: Path, metrics: Sequence[str]) -> tuple[str, Runs]:
     return " / ".join(f"{each:.2%}" for each in _neighbours(logs)), runs
 
 
+def _injected(run: Path, metrics: Sequence[str]) -> Sequence[tuple[str, float, Runs]]:
+    """Noise, true slowdown and log-slowdowns of pairs: each cadence of echo beside the first."""
+    arms = {}
+    for place, cells in arm_of("injected", load(run)).cells.items():
+        figures = np.array([[cell.figures[name] for name in metrics] for cell in cells], float).T
+        signs = [[-1.0 if "per_s" in name else 1.0] for name in metrics]
+        arms[float(dict(place.options or ())["itl_ms"])] = np.log(figures) * signs
+    base, *slower = sorted(arms)
+    noise = " / ".join(f"{each:.2%}" for each in _neighbours(arms[base]))
+    return [(noise, cadence / base - 1, _window(arms[cadence] - arms[base])) for cadence in slower]
+
+
+def _window(pairs_measured: Floats) -> Runs:
+    """Consecutive pairs from a random place, read as a ring."""
+
+    def pairs_of(rng: np.random.Generator, pairs: int) -> Floats:
+        count = pairs_measured.shape[1]
+        window: Floats = pairs_measured[:, (rng.integers(count) + np.arange(pairs)) % count]
+        return window
+
+    return pairs_of
+
+
 def _neighbours(logs: Floats) -> Floats:
     """How much single runs scatter, from the differences between neighbours."""
     scatter: Floats = np.diff(logs, axis=1).std(axis=1) / math.sqrt(2)
@@ -166,6 +208,8 @@ def _neighbours(logs: Floats) -> Floats:
 
 
 def _sources(options: argparse.Namespace) -> Sequence[tuple[str, Runs]]:
+    if options.injected is not None:
+        return []
     if options.recorded is not None:
         return [_recorded(options.recorded, options.metrics.split(","))]
     found = []
@@ -184,6 +228,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fail-over", type=float, default=3.0, metavar="PERCENT")
     parser.add_argument("--comparisons", type=int, default=3)
     parser.add_argument("--recorded", type=Path, metavar="RUN")
+    parser.add_argument("--injected", type=Path, metavar="RUN")
     parser.add_argument("--metrics", default="output_tokens_per_s,tpot_s_p50,ttft_s_p50")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()

@@ -65,7 +65,7 @@ def test_one_that_is_better_everywhere_overtakes_nobody(tmp_path: Path) -> None:
 
 def test_a_tie_is_called_one(tmp_path: Path) -> None:
     text = said(run(tmp_path / "run", {"a": {1: Speed(10, 5)}, "b": {1: Speed(10, 5.05)}}))
-    assert text.startswith("at 1 concurrent, `a` and `b` give the same output tokens/s")
+    assert text.startswith("At 1 concurrent, `a` and `b` give the same output tokens/s")
 
 
 def test_repeats_give_an_interval(tmp_path: Path) -> None:

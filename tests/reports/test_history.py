@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from enginebench.cli import main
 from enginebench.errors import StoreError, UsageError
+from enginebench.revision import git
 from enginebench.run_folder import save_run
 from enginebench.store import load
 from enginebench.types import Plan
@@ -211,3 +212,32 @@ def test_wrong_usage_of_show_is_explained(
     result = bench("show", "--store", str(stepped), *arguments)
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_commits_stand_as_the_repository_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second commit is dated before the first, as after a rebase; an unknown one: by date."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    monkeypatch.chdir(repository)
+    for name in ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"):
+        monkeypatch.setenv(name, "a")
+    for name in ("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.setenv(name, "a@example.org")
+    assert git("init", "-q", ".") is not None
+    commits = []
+    for day in (3, 1, 2):
+        monkeypatch.setenv("GIT_COMMITTER_DATE", f"2026-01-0{day}T00:00:00Z")
+        assert git("commit", "-q", "--allow-empty", "-m", str(day)) is not None
+        commits.append(str(git("rev-parse", "HEAD")))
+    path = tmp_path / "history.sqlite"
+    with open_history(path, create=True) as store:
+        for number, commit in enumerate(reversed(commits)):
+            run = measured(tmp_path / str(number), number, 10.0, revision=commit)
+            store.add(load(run))
+        assert list(dict.fromkeys(entry.commit.id for entry in store.entries())) == commits
+        store.add(load(measured(tmp_path / "other", 9, 10.0)))  # after all the others
+        by_date = [commits[1], commits[2], commits[0]]
+        found = list(dict.fromkeys(entry.commit.id for entry in store.entries()))
+        assert [commit for commit in found if commit in commits] == by_date

@@ -101,7 +101,7 @@ def test_a_run_that_settles_no_claim_has_no_such_section(troubled: ResultSet) ->
 def test_claims_of_ones_own(contest: ResultSet, tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text(
-        '''
+        """
         [[claim]]
         id = "faster"
         aspect = "own"
@@ -113,7 +113,7 @@ def test_claims_of_ones_own(contest: ResultSet, tmp_path: Path) -> None:
         over = { engine = "paged" }
         where = { users = 1 }
         at_least = 1000
-        '''
+        """
     )
     said = page(Summary.of(contest.with_claims(own)))
     assert "quant is a thousand times faster" in said
