@@ -18,6 +18,7 @@ from enginebench_models.ordinary import ordinary_range
 from enginebench_models.shape import model_shape
 from enginebench_models.token_table import TokenTable
 from enginebench_models.tokenizer_gguf import read_token_table, tokenizer_from_gguf
+from enginebench_models.tokenizer_source import TokenizerSource
 from enginebench_models.weights import Tensor, Weights
 
 __all__ = ["chat_template_from_gguf", "open_gguf"]
@@ -52,8 +53,8 @@ def open_gguf(path: Path, name: str) -> Model:
         shape=model_shape(config, weights),
     )
     template = chat_template_from_gguf(file.metadata, table)
-    make_tokenizer = partial(tokenizer_from_gguf, file.metadata, str(path))
-    return Model(info, config, weights, template, make_tokenizer)
+    source = TokenizerSource(partial(tokenizer_from_gguf, file.metadata, str(path)))
+    return Model(info, config, weights, template, source)
 
 
 def chat_template_from_gguf(

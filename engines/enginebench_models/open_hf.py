@@ -17,6 +17,7 @@ from enginebench_models.tokenizer_hf import (
     read_tokenizer_files,
     tokenizer_from_hf,
 )
+from enginebench_models.tokenizer_source import TokenizerSource
 
 __all__ = ["open_hf"]
 
@@ -45,8 +46,8 @@ def open_hf(folder: Path, name: str) -> Model:
         weight_types=weights.matrix_types,
         shape=model_shape(config, weights),
     )
-    make_tokenizer = partial(tokenizer_from_hf, files, _end_ids(hf_config))
-    return Model(info, config, weights, chat_template_from_hf(files), make_tokenizer)
+    source = TokenizerSource(partial(tokenizer_from_hf, files, _end_ids(hf_config)))
+    return Model(info, config, weights, chat_template_from_hf(files), source)
 
 
 def _end_ids(config: HFConfig) -> frozenset[int]:

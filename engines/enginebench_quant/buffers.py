@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from enginebench_models import ModelConfig
 from enginebench_quant.kernels.activations import BLOCK, BLOCK_BYTES
+from enginebench_quant.kernels.arguments import list_words, part_floats
 from enginebench_quant.kernels.crew import TASKS_PER_THREAD
-from enginebench_quant.kernels.decode_attention import part_floats
-from enginebench_quant.kernels.experts import list_words
 from enginebench_quant.memory import zeros
 from enginebench_quant.packed import padded_columns
 

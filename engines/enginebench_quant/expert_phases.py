@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from enginebench_models import ModelConfig
 from enginebench_quant.buffers import Activations, Buffers, ExpertBuffers
 from enginebench_quant.kernels.activations import BLOCK_BYTES
-from enginebench_quant.kernels.crew import Task
-from enginebench_quant.kernels.experts import (
+from enginebench_quant.kernels.arguments import (
     EXPERT_MATMUL_ARGUMENTS,
     JOIN_ARGUMENTS,
     ROUTE_ARGUMENTS,
 )
+from enginebench_quant.kernels.crew import Task
 from enginebench_quant.kernels.formats import FORMATS
 from enginebench_quant.kernels.table import Kernels
 from enginebench_quant.packed import PackedMatrix, PackedWeights

@@ -27,6 +27,7 @@ def load_engine(model: Model, options: QuantOptions, *, log: Callable[[str], Non
     """An engine on this CPU, with its drafter if one was asked for."""
     if options.draft not in (None, NGRAM):
         draft = open_draft(str(options.draft), model)  # refused before anything is packed
+    tokenizer = model.tokenizer  # first: what building it leaves over is given back with the rest
     runner = load_model(model, options, log=log)
     most = options.context * runner.cache.position_bytes
     log(f"the KV cache takes {most / 1e6:.0f} MB when it is full ({options.kv_type})")
@@ -43,7 +44,7 @@ def load_engine(model: Model, options: QuantOptions, *, log: Callable[[str], Non
         context=options.context,
         prompt_cache=options.prompt_cache,
         samplers=options.samplers,
-        grammars=Grammars(model.tokenizer, model.config.vocab_size),
+        grammars=Grammars(tokenizer, model.config.vocab_size),
         drafter=drafter,
         keep_tokens=options.keep_tokens if options.context_shift else None,
         cache_mark=fingerprint(model, _cache_layout(runner, options.kv_type)),

@@ -51,8 +51,9 @@ class QuantModel:
         self._kernels = kernels
         self._crew = Crew(threads, kernels.interpreter())
         self._weights = PackedWeights(model, kernels)
-        self._embedding_type = model.weights["token_embd.weight"].type
-        self._embedding = model.weights["token_embd.weight"].data
+        table = model.weights["token_embd.weight"]
+        self._embedding, self._embedding_type = table.data, table.type
+        self._release_embedding = table.release
         self.cache = KVCache(config, context, lanes=level.lanes, tile=tile, kv_type=kv_type)
         self._buffers = Buffers(
             config,
@@ -190,6 +191,8 @@ class QuantModel:
         count, width = len(tokens), self.config.hidden_size
         rows = self._embedding[np.asarray(tokens)]
         embedded = dequantize(rows, self._embedding_type, (count, width))
+        if count > 1:
+            self._release_embedding()  # a prompt touches many pages, and one token few
         scale = self.config.embedding_scale
         self._buffers.x.floats[:count, :width] = embedded if scale is None else embedded * scale
         self._turn(np.arange(position, position + count)[:, None])

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from enginebench.errors import ModelError
 from enginebench_models import Model, ModelConfig, Tensor
 from enginebench_models.weights import expert_tensors
+from enginebench_quant.kernels.arguments import PACK_ARGUMENTS
 from enginebench_quant.kernels.crew import TASKS_PER_THREAD, Crew, Program, split_tasks
 from enginebench_quant.kernels.formats import FORMATS
 from enginebench_quant.kernels.layout import packed_shape
-from enginebench_quant.kernels.packing import PACK_ARGUMENTS
 from enginebench_quant.kernels.table import Kernels
 from enginebench_quant.memory import Arena
 

@@ -17,15 +17,16 @@ from enginebench_quant.buffers import Activations, Buffers, heads_in_group
 from enginebench_quant.cache import KVCache
 from enginebench_quant.expert_phases import ExpertPhases
 from enginebench_quant.kernels.activations import BLOCK_BYTES
-from enginebench_quant.kernels.attention import ATTEND_ARGUMENTS, CAP_COLUMNS
-from enginebench_quant.kernels.crew import TASKS_PER_THREAD, Program, Task, split_tasks
-from enginebench_quant.kernels.decode_attention import (
+from enginebench_quant.kernels.arguments import (
+    ATTEND_ARGUMENTS,
     ATTEND_ONE_ARGUMENTS,
+    CAP_COLUMNS,
+    MATMUL_ARGUMENTS,
     MERGE_ARGUMENTS,
+    ROPE_ARGUMENTS,
 )
+from enginebench_quant.kernels.crew import TASKS_PER_THREAD, Program, Task, split_tasks
 from enginebench_quant.kernels.formats import FORMATS
-from enginebench_quant.kernels.matmul import MATMUL_ARGUMENTS
-from enginebench_quant.kernels.rope import ROPE_ARGUMENTS
 from enginebench_quant.kernels.table import Kernels
 from enginebench_quant.packed import PackedMatrix, PackedWeights
 

@@ -12,14 +12,13 @@ from numba import cfunc, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from enginebench_quant.kernels.arguments import CAP_COLUMNS
 from enginebench_quant.kernels.cache_products import score_keys, weigh_values
 from enginebench_quant.kernels.features import LEVELS
 from enginebench_quant.kernels.memory import KERNEL, f32_from_bits, peek, peek_f32, poke_f32
 from enginebench_quant.kernels.simd import F32, I64, Simd
 
 __all__ = [
-    "ATTEND_ARGUMENTS",
-    "CAP_COLUMNS",
     "MINUS_INFINITY",
     "build_attend",
     "build_cap",
@@ -28,7 +27,6 @@ __all__ = [
 ]
 
 MINUS_INFINITY = -math.inf
-CAP_COLUMNS = 32
 
 
 @intrinsic(prefer_literal=True)
@@ -84,26 +82,6 @@ def cap_row(typingctx, level, x, count, scale, cap):
     return types.void(level, types.int64, types.int64, types.float32, types.float32), codegen
 
 
-ATTEND_ARGUMENTS = (
-    "q",
-    "q_stride",
-    "out",
-    "head_dim",
-    "kv_heads",
-    "group",
-    "k_cache",
-    "v_cache",
-    "capacity",
-    "scale",
-    "scratch",
-    "scratch_bytes",
-    "state",
-    "window",
-    "softcap",
-)
-"""`window`: how many keys a token sees, itself among them. 0 for what the layer has not."""
-
-
 def build_attend(level: str, rows: int, bits: int):
     """Causal attention of a chunk. Begin and end count (tile of `rows` tokens, query head) pairs.
 
@@ -111,7 +89,7 @@ def build_attend(level: str, rows: int, bits: int):
     """
     lanes = LEVELS[level].lanes
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def attend(args, begin, end, thread):
         q, q_stride, out, head_dim = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
         kv_heads, group = peek(args, 4), peek(args, 5)
@@ -187,7 +165,7 @@ def build_cap(level: str):
     Arguments: x, stride in bytes, columns, cap (float bits), state.
     """
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def cap(args, begin, end, thread):
         x, stride, columns = peek(args, 0), peek(args, 1), peek(args, 2)
         most, pieces = f32_from_bits(peek(args, 3)), columns // CAP_COLUMNS

@@ -16,37 +16,9 @@ from enginebench_quant.kernels.cache_products import score_keys, weigh_values
 from enginebench_quant.kernels.features import LEVELS
 from enginebench_quant.kernels.memory import KERNEL, f32_from_bits, peek, peek_f32, poke_f32
 
-__all__ = [
-    "ATTEND_ONE_ARGUMENTS",
-    "MERGE_ARGUMENTS",
-    "build_attend_one",
-    "build_merge",
-    "part_floats",
-]
+__all__ = ["build_attend_one", "build_merge"]
 
 FEWEST_KEYS = 64  # below this a part costs more than it saves
-
-ATTEND_ONE_ARGUMENTS = (
-    "q",
-    "head_dim",
-    "k_cache",
-    "v_cache",
-    "capacity",
-    "scale",
-    "parts",
-    "splits",
-    "scratch",
-    "scratch_bytes",
-    "state",
-    "window",
-    "softcap",
-)
-MERGE_ARGUMENTS = ("out", "head_dim", "group", "parts", "splits")
-
-
-def part_floats(rows: int, head_dim: int, lanes: int) -> int:
-    """Floats that a part takes: for each row two of statistics, then the outputs of all rows."""
-    return rows * (2 + -(-head_dim // lanes) * lanes)
 
 
 def build_attend_one(level: str, rows: int, bits: int):
@@ -56,7 +28,7 @@ def build_attend_one(level: str, rows: int, bits: int):
     """
     lanes = LEVELS[level].lanes
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def attend_one(args, begin, end, thread):
         q, head_dim, k_cache, v_cache = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
         capacity, scale = peek(args, 4), f32_from_bits(peek(args, 5))
@@ -133,7 +105,7 @@ def build_merge(level: str):
     """Weigh the parts of query heads begin..end into one row of floats."""
     lanes = LEVELS[level].lanes
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def merge(args, begin, end, thread):
         out, head_dim, group = peek(args, 0), peek(args, 1), peek(args, 2)
         parts, splits = peek(args, 3), peek(args, 4)

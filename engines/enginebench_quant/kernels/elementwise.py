@@ -185,7 +185,7 @@ def build_norm(level: str, tile: int):
     Arguments: x, stride in bytes, weight, true width, blocks, eps (float bits), out, out_q8, state.
     """
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def norm(args, begin, end, thread):
         x, stride, weight, width = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
         blocks, eps, out, out_q8 = peek(args, 4), peek(args, 5), peek(args, 6), peek(args, 7)
@@ -209,7 +209,7 @@ def build_quantize(level: str, tile: int):
     Arguments: x, stride in bytes, blocks, out_q8, state.
     """
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def quantize(args, begin, end, thread):
         x, stride, blocks, out_q8 = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
         for index in range(begin, min(end, peek(peek(args, 4), 0) * blocks)):
@@ -226,7 +226,7 @@ def build_norm_add(level: str):
     Arguments: delta, stride in bytes, weight, true width, blocks, eps (float bits), x, state.
     """
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def norm_add(args, begin, end, thread):
         delta, stride, weight, width = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
         blocks, eps, x = peek(args, 4), peek(args, 5), peek(args, 6)
@@ -246,7 +246,7 @@ def build_gate(level: str, tile: int, activation: str):
     Arguments: gate, up, stride in bytes, blocks, out_q8, state.
     """
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def gate(args, begin, end, thread):
         gates, up, stride, blocks = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
         out_q8 = peek(args, 4)

@@ -16,6 +16,7 @@ from numba import cfunc, types
 from numba.extending import intrinsic
 
 from enginebench_quant.kernels.activations import BLOCK, BLOCK_BYTES
+from enginebench_quant.kernels.arguments import HEAD_WORDS, IN_USE_WORDS
 from enginebench_quant.kernels.attention import MINUS_INFINITY
 from enginebench_quant.kernels.elementwise import add_scaled_row, dot_rows
 from enginebench_quant.kernels.features import LEVELS
@@ -23,22 +24,7 @@ from enginebench_quant.kernels.matmul import matmul_tile
 from enginebench_quant.kernels.memory import KERNEL, peek, peek_f32, poke_f32
 from enginebench_quant.kernels.simd import I64
 
-__all__ = [
-    "EXPERT_MATMUL_ARGUMENTS",
-    "JOIN_ARGUMENTS",
-    "ROUTE_ARGUMENTS",
-    "build_expert_matmul",
-    "build_join",
-    "build_route",
-    "list_words",
-]
-
-HEAD_WORDS, IN_USE_WORDS = 2, 3
-
-
-def list_words(experts: int, assignments: int) -> int:
-    """The size of `lists`."""
-    return HEAD_WORDS + IN_USE_WORDS * experts + 2 * assignments
+__all__ = ["build_expert_matmul", "build_join", "build_route"]
 
 
 @intrinsic
@@ -54,24 +40,10 @@ def poke(typingctx, base, index, value):
     return types.void(types.int64, types.int64, types.int64), codegen
 
 
-ROUTE_ARGUMENTS = (
-    "logits",
-    "stride",
-    "experts",
-    "used",
-    "normalized",
-    "lists",
-    "most",
-    "weights",
-    "state",
-)
-"""`logits`: rows of the router, overwritten; `most`: assignments that `lists` has room for."""
-
-
 def build_route(level: str):
     """Choose and weigh the experts of all tokens, and sort the assignments: one unit of work."""
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def route(args, begin, end, thread):
         logits, stride, experts, used = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
         normalized, lists, most, weights = (
@@ -122,28 +94,11 @@ def build_route(level: str):
     return route
 
 
-EXPERT_MATMUL_ARGUMENTS = (
-    "weights",
-    "expert_bytes",
-    "group_bytes",
-    "groups",
-    "steps",
-    "acts",
-    "row_bytes",
-    "assignments_per_row",
-    "out",
-    "out_stride",
-    "lists",
-    "experts",
-)
-"""Activations lie row by row; those of `assignments_per_row` assignments are one row."""
-
-
 def build_expert_matmul(kind: str, level: str):
     """Begin and end count (expert in use, group of rows) pairs; `out` has a row an assignment."""
     group_out_bytes = 4 * LEVELS[level].lanes
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def expert_matmul(args, begin, end, thread):
         weights, expert_bytes, group_bytes = peek(args, 0), peek(args, 1), peek(args, 2)
         groups, steps, acts, row_bytes = peek(args, 3), peek(args, 4), peek(args, 5), peek(args, 6)
@@ -172,25 +127,10 @@ def build_expert_matmul(kind: str, level: str):
     return expert_matmul
 
 
-JOIN_ARGUMENTS = (
-    "found",
-    "stride",
-    "weights",
-    "used",
-    "x",
-    "columns",
-    "shared",
-    "gate",
-    "normed",
-    "state",
-)
-"""All rows are `stride` bytes apart; `shared` and `gate` are 0 where there is no shared expert."""
-
-
 def build_join(level: str):
     """x += what its experts yield for tokens begin..end, weighed; the shared one's by its gate."""
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def join(args, begin, end, thread):
         found, stride, weights, used = peek(args, 0), peek(args, 1), peek(args, 2), peek(args, 3)
         x, columns, shared = peek(args, 4), peek(args, 5), peek(args, 6)

@@ -18,7 +18,7 @@ from enginebench_quant.kernels.formats import FORMATS, Format
 from enginebench_quant.kernels.memory import KERNEL, peek
 from enginebench_quant.kernels.simd import I64, Simd
 
-__all__ = ["MATMUL_ARGUMENTS", "build_matmul", "matmul_tile"]
+__all__ = ["build_matmul", "matmul_tile"]
 
 
 _ALL_FORMATS: dict[str, Format] = {**FORMATS, **CACHE_FORMATS}
@@ -92,26 +92,11 @@ def matmul_tile(
     return types.void(kind, level, tokens, *[types.int64] * 7), codegen
 
 
-MATMUL_ARGUMENTS = (
-    "weights",
-    "group_bytes",
-    "steps",
-    "acts",
-    "acts_stride",
-    "tile_bytes",
-    "out",
-    "out_stride",
-    "accumulate",
-    "state",
-)
-"""What the argument array of a matmul kernel holds; `state` is the address of the token count."""
-
-
 def build_matmul(kind: str, level: str, tokens: int):
     """Compile the kernel for one tensor type: begin and end count groups of rows."""
     group_out_bytes = 4 * LEVELS[level].lanes
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def matmul(args, begin, end, thread):
         weights, group_bytes, steps = peek(args, 0), peek(args, 1), peek(args, 2)
         acts, acts_stride, tile_bytes = peek(args, 3), peek(args, 4), peek(args, 5)

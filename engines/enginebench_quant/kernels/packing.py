@@ -16,9 +16,8 @@ from enginebench_quant.kernels.memory import KERNEL, peek
 from enginebench_quant.kernels.scales import block_minimum, block_scale
 from enginebench_quant.kernels.words import copy_word, peek_word, poke_byte, poke_word
 
-__all__ = ["PACK_ARGUMENTS", "build_pack"]
+__all__ = ["build_pack"]
 
-PACK_ARGUMENTS = ("source", "row_bytes", "rows", "columns", "order", "out", "steps")
 """`order` is the address of the source row of each packed row, 0 if they are the same."""
 
 
@@ -84,7 +83,7 @@ def _build_pack_blocks(form: BlockFormat, lanes: int):
     low_at, low_bits, low_run = low.at, low.bits, low.run
     low_to = codes_to + 4 * lanes * high_bits * has_high
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def pack_blocks(args, begin, end, thread):
         source, row_bytes, rows = peek(args, 0), peek(args, 1), peek(args, 2)
         order, out, steps = peek(args, 4), peek(args, 5), peek(args, 6)
@@ -118,7 +117,7 @@ def _build_pack_blocks(form: BlockFormat, lanes: int):
 
 
 def _build_pack_floats(size: int, columns_in_step: int, lanes: int):
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def pack_floats(args, begin, end, thread):
         source, row_bytes, rows, columns = (
             peek(args, 0),

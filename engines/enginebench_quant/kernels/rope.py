@@ -23,7 +23,7 @@ from enginebench_quant.kernels.memory import (
     poke_f32,
 )
 
-__all__ = ["ROPE_ARGUMENTS", "build_rope"]
+__all__ = ["build_rope"]
 
 
 @njit(inline="always")
@@ -53,30 +53,6 @@ def _rotate_halves(x, cos_sin, head_dim):
         poke_f32(x, half + i, second * cos + first * sin)
 
 
-ROPE_ARGUMENTS = (
-    "q",
-    "k",
-    "v",
-    "q_stride",
-    "kv_stride",
-    "q_bias",
-    "k_bias",
-    "v_bias",
-    "q_norm",
-    "k_norm",
-    "eps",
-    "head_dim",
-    "kv_heads",
-    "group",
-    "cos_sin",
-    "k_cache",
-    "v_cache",
-    "capacity",
-    "state",
-)
-"""Addresses of biases and norms are 0 where the model has none; `state`: token count, position."""
-
-
 def build_rope(level: str, bits: int = 16):
     """Bias, q/k norm and rotation in place, then keys and values into the cache.
 
@@ -86,7 +62,7 @@ def build_rope(level: str, bits: int = 16):
     lanes = LEVELS[level].lanes
     unit_bytes = 2 if bits == 16 else block_bytes(bits)  # of an element, or of a block
 
-    @cfunc(KERNEL, cache=True, error_model="numpy")
+    @cfunc(KERNEL, error_model="numpy")
     def rope(args, begin, end, thread):
         q, k, v = peek(args, 0), peek(args, 1), peek(args, 2)
         q_stride, kv_stride = peek(args, 3), peek(args, 4)

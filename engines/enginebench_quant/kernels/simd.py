@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import cgutils
 
 from enginebench_quant.kernels.features import LEVELS
 
@@ -78,7 +77,8 @@ class Simd:
 
     def call(self, name: str, result: ir.Type, *args: ir.Value) -> ir.Value:
         kind = ir.FunctionType(result, [arg.type for arg in args])
-        return self.b.call(cgutils.get_or_insert_function(self.b.module, kind, name), args)
+        known = self.b.module.globals.get(name)
+        return self.b.call(known or ir.Function(self.b.module, kind, name), args)
 
     # ---- floats
 

@@ -11,15 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 from enginebench_models import GGMLType, dequantize, quantize
-from enginebench_quant.kernels.attention import ATTEND_ARGUMENTS
-from enginebench_quant.kernels.cache_layout import block_bytes
-from enginebench_quant.kernels.decode_attention import (
+from enginebench_quant.kernels.arguments import (
+    ATTEND_ARGUMENTS,
     ATTEND_ONE_ARGUMENTS,
     MERGE_ARGUMENTS,
+    ROPE_ARGUMENTS,
     part_floats,
 )
+from enginebench_quant.kernels.cache_layout import block_bytes
 from enginebench_quant.kernels.reference import attention, rms_norm, rotate_halves
-from enginebench_quant.kernels.rope import ROPE_ARGUMENTS
 from enginebench_quant.kernels.table import Kernels
 
 KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)

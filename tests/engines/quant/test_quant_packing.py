@@ -9,9 +9,9 @@ import pytest
 from quant_models import random_blocks
 
 from enginebench_models import GGMLType, quantize
+from enginebench_quant.kernels.arguments import PACK_ARGUMENTS
 from enginebench_quant.kernels.formats import FORMATS
 from enginebench_quant.kernels.layout import pack, packed_shape
-from enginebench_quant.kernels.packing import PACK_ARGUMENTS
 from enginebench_quant.kernels.table import Kernels
 
 KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
