@@ -26,6 +26,8 @@ _COUNTERS: Final = frozenset(
         "prefix_cache_queried_tokens_total",
         "prefix_cache_hit_tokens_total",
         "preemptions_total",
+        "draft_tokens_total",
+        "accepted_draft_tokens_total",
     }
 )
 

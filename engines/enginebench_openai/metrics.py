@@ -7,6 +7,7 @@ families are made when somebody asks. All of it belongs to the event loop's thre
     enginebench:prompt_tokens_total, generation_tokens_total    counters, from the engine
     enginebench:kv_blocks, kv_blocks_used                       gauges, where there is a block cache
     enginebench:prefix_cache_queried_tokens_total, prefix_cache_hit_tokens_total, preemptions_total
+    enginebench:draft_tokens_total, accepted_draft_tokens_total   where tokens are guessed ahead
     enginebench:requests_in_flight                 gauge: taken in, not ended
     enginebench:requests_refused_total             the queue was full (429)
     enginebench:queue_seconds                      histogram: request read to handed to the engine
@@ -219,6 +220,8 @@ def _engine_families(stats: EngineStats) -> Iterator[Metric]:
             stats.prefix_cache_hit_tokens_total,
         ),
         "preemptions": ("Requests set back to free KV cache blocks", stats.preemptions_total),
+        "draft_tokens": ("Tokens guessed ahead and verified", stats.draft_tokens_total),
+        "accepted_draft_tokens": ("Guesses that were right", stats.accepted_draft_tokens_total),
     }
     for name, (help_text, value) in gauges.items():
         if value is not None:

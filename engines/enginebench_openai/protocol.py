@@ -127,6 +127,8 @@ class EngineStats:
     prefix_cache_queried_tokens_total: int | None = None
     prefix_cache_hit_tokens_total: int | None = None
     preemptions_total: int | None = None
+    draft_tokens_total: int | None = None
+    accepted_draft_tokens_total: int | None = None
 
 
 class TokenEngine(Protocol):

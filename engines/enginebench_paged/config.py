@@ -22,6 +22,7 @@ from enginebench_paged.quantization import Quantization, quantization
 __all__ = ["PagedConfig", "resolve"]
 
 _GPU_MEMORY_FRACTION = 0.9
+_SPECULATIVE_TOKENS = 4
 _DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
 
@@ -40,6 +41,7 @@ class PagedConfig:
     kv_memory_bytes: int | None
     gpu_memory_fraction: float
     deterministic: bool
+    speculative_tokens: int | None
     prefix_cache: bool
     chunked_prefill: bool
     cuda_graphs: bool
@@ -59,6 +61,11 @@ class PagedConfig:
     def kv_dtype_name(self) -> str:
         """As reports name it: fp8, or as `dtype_name`."""
         return "fp8" if self.kv_dtype == torch.float8_e4m3fn else self.dtype_name
+
+    @property
+    def sampled_rows(self) -> int:
+        """Tokens drawn in a step, at most: guesses are verified in what decodes leave of them."""
+        return max(self.max_batch, 1 + (self.speculative_tokens or 0))
 
     @property
     def max_blocks_per_sequence(self) -> int:
@@ -92,10 +99,11 @@ def resolve(
         kv_memory_bytes=None if kv_memory_gb is None else _gigabytes(float(kv_memory_gb)),
         gpu_memory_fraction=_gpu_memory_fraction(chosen, device),
         deterministic=bool(chosen["deterministic"]),
+        speculative_tokens=_speculative_tokens(chosen),
         prefix_cache=_prefix_cache(chosen),
         chunked_prefill=bool(chosen["chunked_prefill"]),
         cuda_graphs=_on_gpus("cuda_graphs", chosen, device),
-        schedule_ahead=gpu if chosen["schedule_ahead"] is None else bool(chosen["schedule_ahead"]),
+        schedule_ahead=_schedule_ahead(chosen, device),
         paged_kv=bool(chosen["paged_kv"]),
         split_kv=_on_gpus("split_kv", chosen, device),
         skinny_products=_unfixed("skinny_products", chosen, device),
@@ -145,6 +153,22 @@ def _prefix_cache(chosen: Mapping[str, OptionValue | None]) -> bool:
     if wanted and not paged:
         raise UsageError("prefix_cache needs paged_kv: sequences share KV blocks; leave one out")
     return paged if wanted is None else bool(wanted)
+
+
+def _speculative_tokens(chosen: Mapping[str, OptionValue | None]) -> int | None:
+    if chosen["speculative"] == "ngram":
+        return _positive(chosen, "speculative_tokens", _SPECULATIVE_TOKENS)
+    if chosen["speculative_tokens"] is not None:
+        raise UsageError("speculative_tokens needs speculative=ngram: who is to guess them?")
+    return None
+
+
+def _schedule_ahead(chosen: Mapping[str, OptionValue | None], device: torch.device) -> bool:
+    """Guesses start from the last token, which a step ahead does not know yet."""
+    wanted, speculative = chosen["schedule_ahead"], chosen["speculative"] != "off"
+    if wanted and speculative:
+        raise UsageError("speculative cannot guess ahead of tokens unread: no schedule_ahead")
+    return device.type == "cuda" and not speculative if wanted is None else bool(wanted)
 
 
 def _gigabytes(value: float) -> int:

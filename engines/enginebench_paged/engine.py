@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 import torch
@@ -18,6 +19,7 @@ import torch
 from enginebench.types import OptionValue
 from enginebench_models import Model
 from enginebench_openai.grammar import Grammars
+from enginebench_openai.ngrams import NgramDrafter
 from enginebench_openai.protocol import (
     EngineStats,
     Feature,
@@ -79,6 +81,7 @@ class PagedEngine:
                 prefix_cache=config.prefix_cache,
                 chunked_prefill=config.chunked_prefill,
                 reserved_tokens=None if config.paged_kv else config.context_length,
+                sampled_rows=config.sampled_rows if config.speculative_tokens else None,
             )
         )
         self._launched: deque[Launched] = deque()
@@ -102,7 +105,12 @@ class PagedEngine:
         if request.pooling is not None:  # the token drawn after the prompt is nobody's
             request = replace(request, max_tokens=1)
         matcher = None if request.grammar is None else self._grammars.matcher(request.grammar)
-        self._scheduler.add(sequences.Sequence(request, _as_int64(seed), matcher))
+        sequence = sequences.Sequence(request, _as_int64(seed), matcher)
+        if self.config.speculative_tokens and not (
+            sequence.is_constrained or sequence.is_penalized
+        ):  # else each token says what the next one may be
+            sequence.drafter = NgramDrafter(self.config.speculative_tokens)
+        self._scheduler.add(sequence)
         if matcher is not None:
             self._following_grammars.add(request.request_id)
 
@@ -138,7 +146,7 @@ class PagedEngine:
     def stats(self) -> EngineStats:
         """Counters and gauges."""
         counters, pool = self._scheduler.counters, self._scheduler.pool
-        cached = self.config.prefix_cache
+        cached, guesses = self.config.prefix_cache, self.config.speculative_tokens
         return EngineStats(
             running_requests=len(self._scheduler.running),
             waiting_requests=len(self._scheduler.waiting),
@@ -149,6 +157,8 @@ class PagedEngine:
             prefix_cache_queried_tokens_total=counters.queried_tokens if cached else None,
             prefix_cache_hit_tokens_total=counters.hit_tokens if cached else None,
             preemptions_total=counters.preemptions,
+            draft_tokens_total=counters.draft_tokens if guesses else None,
+            accepted_draft_tokens_total=counters.accepted_tokens if guesses else None,
         )
 
     def close(self) -> None:
@@ -178,14 +188,14 @@ class PagedEngine:
         outputs = [
             TokenOutput(
                 request_id=sequence.request.request_id,
-                token_ids=() if token is None else (token,),
+                token_ids=tokens,
                 finish_reason=sequence.finish_reason,
                 cached_prompt_tokens=sequence.cached_prompt_tokens,
-                logprobs=() if token is None else drawn.get(sequence.request.request_id, ()),
+                logprobs=drawn.get(sequence.request.request_id, ())[: len(tokens)],
                 prompt_logprobs=prompts.pop(sequence.request.request_id, ()),
                 embedding=_embedding(scores, sequence.request.request_id),
             )
-            for sequence, token in self._scheduler.commit(plan, launched.wait())
+            for sequence, tokens in self._scheduler.commit(plan, launched.wait())
         ]
         for output in outputs:
             if output.finish_reason is not None:
@@ -198,12 +208,14 @@ class PagedEngine:
 
 def _by_request(plan: StepPlan, drawn: Logprobs) -> dict[str, tuple[TokenLogprob, ...]]:
     """What was asked of the tokens drawn; the most that anybody asked for was computed."""
-    sampling = [piece.sequence.request for piece in plan.pieces if piece.samples]
-    return {
-        request.request_id: (replace(score, top=score.top[: request.logprobs]),)
-        for request, score in zip(sampling, drawn.wait(), strict=True)
-        if request.logprobs is not None
-    }
+    scores, found = iter(drawn.wait()), {}
+    for piece in plan.pieces:
+        request, own = piece.sequence.request, islice(scores, piece.rows)
+        count = request.logprobs
+        rows = tuple(replace(score, top=score.top[:count]) for score in own)
+        if count is not None:
+            found[request.request_id] = rows
+    return found
 
 
 def _prompt_logprobs(plan: StepPlan, scores: Scores) -> dict[str, tuple[TokenLogprob, ...]]:

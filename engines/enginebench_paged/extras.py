@@ -12,7 +12,7 @@ __all__ = ["Extras"]
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """Of all sampling `pieces` of a step together, in order; of none, where none asks.
+    """Of all rows that a step samples together: the piece of each; of none, where none asks.
 
     `logprobs` is the largest number of alternatives that anybody asks for; None: nobody asks.
     """

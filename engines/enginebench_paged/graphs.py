@@ -20,11 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from enginebench_paged.config import PagedConfig
 from enginebench_paged.inputs import Sizes, StepInputs, device_views, host_views
 from enginebench_paged.staging import fill, pad
 from enginebench_paged.step import StepPlan
 
-__all__ = ["StepGraphs", "decode_buckets", "mixed_buckets"]
+__all__ = ["StepGraphs", "decode_buckets", "mixed_buckets", "mixed_sizes"]
 
 _LONGEST_UNSPLIT = 4096  # tokens of context
 
@@ -41,10 +42,24 @@ def decode_buckets(max_batch: int) -> list[int]:
     return [size for size in sizes if size < max_batch] + [max_batch]
 
 
-def mixed_buckets(step_tokens: int) -> list[int]:
-    """Steps of 128 up to 1024, of 256 up to 2048, of 512 beyond; the last is step_tokens."""
-    sizes = [*range(128, 1024, 128), *range(1024, 2048, 256), *range(2048, step_tokens, 512)]
+def mixed_buckets(step_tokens: int, *, small: bool = False) -> list[int]:
+    """Steps of 128 up to 1024, of 256 up to 2048, of 512 beyond; the last is step_tokens. With
+    `small` ones below 128 too, for steps that verify the guesses of a few sequences.
+    """
+    sizes = [8, 16, 32, 64] if small else []
+    sizes += [*range(128, 1024, 128), *range(1024, 2048, 256), *range(2048, step_tokens, 512)]
     return [size for size in sizes if size < step_tokens] + [step_tokens]
+
+
+def mixed_sizes(config: PagedConfig) -> list[Sizes]:
+    """Of the mixed graphs: room for any step of so many tokens."""
+    if not config.chunked_prefill:
+        return []
+    batch, rows = config.max_batch, config.sampled_rows
+    return [
+        Sizes(size, min(size, batch), min(size, rows), decodes=0, max_query_len=size)
+        for size in mixed_buckets(config.step_tokens, small=config.speculative_tokens is not None)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +76,13 @@ class Captured:
 class StepGraphs:
     """Captures all buckets when made, largest first, so that the others share its memory."""
 
-    def __init__(
-        self,
-        max_batch: int,
-        step_tokens: int,
-        device: torch.device,
-        forward: Forward,
-        *,
-        mixed: bool,
-    ) -> None:
-        self._spare_slot = max_batch
-        self._device = device
-        self._forward = forward
+    def __init__(self, config: PagedConfig, forward: Forward) -> None:
+        self._spare_slot, self._device, self._forward = config.max_batch, config.device, forward
         self._pool: Any = None  # torch's handle has no public type
-        self._mixed = [
-            self._capture(Sizes(size, max_batch, max_batch, decodes=0, max_query_len=size))
-            for size in reversed(mixed_buckets(step_tokens) if mixed else [])
-        ][::-1]
+        self._mixed = [self._capture(sizes) for sizes in reversed(mixed_sizes(config))][::-1]
         self._decode = [
             self._capture(Sizes(size, size, size, decodes=size))
-            for size in reversed(decode_buckets(max_batch))
+            for size in reversed(decode_buckets(config.max_batch))
         ][::-1]
 
     def find(self, sizes: Sizes, block_size: int) -> Captured | None:

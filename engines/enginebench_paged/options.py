@@ -81,6 +81,19 @@ OPTIONS = (
         "int8, int4: a zero beside each scale, asymmetric (int4: yes, int8: no)",
     ),
     Option(
+        "speculative",
+        str,
+        "off",
+        "ngram: guess that a stretch of the text is repeated, verify several tokens in one step",
+        ("off", "ngram"),
+    ),
+    Option(
+        "speculative_tokens",
+        int,
+        None,
+        "most guesses of a request in a step (with speculative=ngram: 4)",
+    ),
+    Option(
         "prefix_cache",
         bool,
         None,

@@ -9,7 +9,7 @@ from torch import Tensor
 from enginebench_models import ModelConfig
 from enginebench_paged.cache import block_bytes, fitting_blocks
 from enginebench_paged.config import PagedConfig
-from enginebench_paged.graphs import Forward, decode_buckets, mixed_buckets
+from enginebench_paged.graphs import Forward, decode_buckets, mixed_sizes
 from enginebench_paged.inputs import Sizes, StepInputs, device_views, host_views
 
 __all__ = ["gpu_block_count", "largest_step"]
@@ -41,8 +41,7 @@ def gpu_block_count(config: PagedConfig, model: ModelConfig, forward: Forward) -
 def _graph_bytes(config: PagedConfig, model: ModelConfig, activations: int) -> int:
     """Graphs share activations among themselves, in a pool of their own; each keeps its logits."""
     rows = sum(decode_buckets(config.max_batch))
-    if config.chunked_prefill:
-        rows += config.max_batch * len(mixed_buckets(config.step_tokens))
+    rows += sum(sizes.samples for sizes in mixed_sizes(config))
     return _GRAPH_BYTES + activations + rows * model.vocab_size * config.dtype.itemsize
 
 

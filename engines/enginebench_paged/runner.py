@@ -41,7 +41,7 @@ __all__ = ["Launched", "Runner"]
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A step under way and its sampled ids, one for each sampling piece of the plan, in order."""
+    """A step under way and its sampled ids, those of each piece of the plan, in order."""
 
     plan: StepPlan
     ids: Download | None
@@ -89,13 +89,7 @@ class Runner:
         self.cache = KVCache.allocate(ranks.least(blocks), config, shape, scales=scales)
         self._graphs = None
         if config.cuda_graphs:
-            self._graphs = StepGraphs(
-                config.max_batch,
-                config.step_tokens,
-                device,
-                self._forward,
-                mixed=config.chunked_prefill,
-            )
+            self._graphs = StepGraphs(config, self._forward)
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> Launched:
@@ -142,7 +136,7 @@ class Runner:
 
     def _extras(self, plan: StepPlan, asking: bool) -> Extras:
         penalized = self._sampler.wants_penalties([piece.slot for piece in plan.pieces])
-        pieces = [piece for piece in plan.pieces if piece.samples] if asking else ()
+        pieces = [p for p in plan.pieces for _ in range(p.rows)] if asking else ()
         return Extras.of(pieces, penalized=penalized)
 
     def _draw_with(self, extras: Extras, logits: Tensor, x: StepInputs[Tensor]) -> Tensor:

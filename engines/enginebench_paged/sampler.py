@@ -55,7 +55,7 @@ class Sampler:
         self._seeds[where] = seeds
         for sequence in sequences:
             assert sequence.slot is not None
-            self._penalized[sequence.slot] = _is_penalized(sequence.request.sampling)
+            self._penalized[sequence.slot] = sequence.is_penalized
             if self._penalized[sequence.slot]:
                 self._recall(sequence)
 
@@ -116,12 +116,4 @@ def _floats(sampling: SamplingParams) -> tuple[float, ...]:
         sampling.repetition_penalty,
         sampling.presence_penalty,
         sampling.frequency_penalty,
-    )
-
-
-def _is_penalized(sampling: SamplingParams) -> bool:
-    return (
-        sampling.repetition_penalty != 1.0
-        or sampling.presence_penalty != 0.0
-        or sampling.frequency_penalty != 0.0
     )

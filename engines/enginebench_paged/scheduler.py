@@ -14,6 +14,11 @@ The oldest sequence can hence always go on, and no pool is too small for a reque
 
 Without chunked prefill a step either computes whole prompts or decodes, prompts first.
 
+Where sequences have someone to guess their next tokens, a decode computes the guesses too, as far
+as the step's budget, its rows of logits and blocks that nobody will miss allow. Drawn tokens that
+agree are kept, with the one after them; what lies in the cache behind them is written over. Blocks
+that wrong guesses took stay: the sequence is about to need them.
+
 Knows no tensors: it works on lengths and learns token ids when `commit` brings them, which may be
 one step after the next one was planned.
 """
@@ -22,7 +27,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from enginebench_openai.protocol import FinishReason
 from enginebench_paged.blocks import BlockPool, chain_hash
@@ -31,13 +37,16 @@ from enginebench_paged.step import Piece, StepPlan
 
 __all__ = ["Scheduler", "SchedulerConfig", "SchedulerCounters"]
 
+Tokens = tuple[int, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerConfig:
     """Limits. `step_tokens` is the budget of positions computed in one step.
 
     `reserved_tokens`: what every sequence holds blocks for from its start to its end, used or not,
-    as a cache without paging does; None: it gets blocks as it grows.
+    as a cache without paging does; None: it gets blocks as it grows. `sampled_rows`: tokens drawn
+    in a step, at most; None: one for each running sequence, and no guesses are verified.
     """
 
     num_blocks: int
@@ -47,6 +56,7 @@ class SchedulerConfig:
     prefix_cache: bool = True
     chunked_prefill: bool = True
     reserved_tokens: int | None = None
+    sampled_rows: int | None = None
 
     def __post_init__(self) -> None:
         if self.block_size < 1 or self.max_batch < 1:
@@ -69,6 +79,8 @@ class SchedulerCounters:
     queried_tokens: int = 0
     hit_tokens: int = 0
     preemptions: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 class Scheduler:
@@ -123,23 +135,24 @@ class Scheduler:
         if not pieces:
             return None
         for piece in pieces:
-            piece.sequence.computed += piece.length
+            piece.sequence.computed += piece.length - len(piece.drafts)
             piece.sequence.in_flight += piece.samples
+            piece.sequence.verifying = bool(piece.drafts)
         pieces.sort(key=lambda piece: piece.length > 1)  # stable: oldest first within each kind
         decodes = sum(piece.length == 1 for piece in pieces)
         return StepPlan(tuple(pieces), decodes, tuple(admitted))
 
-    def commit(self, plan: StepPlan, token_ids: Seq[int]) -> list[tuple[Sequence, int | None]]:
-        """Take in the ids that `plan` sampled: one for each of its sampling pieces, in order.
+    def commit(self, plan: StepPlan, token_ids: Seq[int]) -> list[tuple[Sequence, Tokens]]:
+        """Take in the ids that `plan` sampled: those of each of its sampling pieces, in order.
 
-        Returns each unfinished sequence with its new token (None: a stop token, not part of the
-        output); `finish_reason` of the sequence says whether that was its last.
+        Returns each unfinished sequence with its new tokens (none: a stop token came, which is not
+        part of the output); `finish_reason` of the sequence says whether those were its last.
         """
-        outputs = []
-        sampling = [piece.sequence for piece in plan.pieces if piece.samples]
-        for sequence, token in zip(sampling, token_ids, strict=True):
-            if sequence.finish_reason is None:
-                outputs.append((sequence, self._append(sequence, token)))
+        outputs, drawn = [], iter(token_ids)
+        for piece in plan.pieces:
+            tokens = list(islice(drawn, piece.rows))
+            if piece.samples and piece.sequence.finish_reason is None:
+                outputs.append((piece.sequence, self._accept(piece, tokens)))
         for piece in plan.pieces:
             self._register(piece.sequence)
             if piece.sequence.finish_reason is not None:
@@ -181,7 +194,30 @@ class Scheduler:
         for sequence in list(self.running):
             if sequence.slot is not None and sequence.todo == 1 and self._grow(sequence):
                 pieces.append(_piece(sequence, 1))
+        self._add_drafts(pieces)
         return pieces
+
+    def _add_drafts(self, pieces: list[Piece]) -> None:
+        """Let decodes verify guesses in what this step has to spare, the oldest first."""
+        rows = self.config.sampled_rows
+        if rows is None:
+            return
+        drawing = len(self.running) + min(len(self.waiting), len(self._free_slots))
+        room = min(rows - drawing, self.config.step_tokens - len(pieces))
+        for index, piece in enumerate(pieces):
+            drafts = self._drafts(piece.sequence, room)
+            pieces[index] = replace(piece, length=1 + len(drafts), drafts=drafts)
+            room -= len(drafts)
+
+    def _drafts(self, sequence: Sequence, room: int) -> tuple[int, ...]:
+        """Guesses with blocks for them; the last token of a sequence is never computed."""
+        spare = max(0, self.pool.free_count - len(self.running))
+        held = (len(sequence.blocks) + spare) * self.config.block_size
+        last = min(sequence.max_length - 1, held)
+        drafts = sequence.propose(min(room, last - sequence.length))
+        missing = self._blocks_for(sequence.length + len(drafts)) - len(sequence.blocks)
+        sequence.blocks += self.pool.allocate(max(0, missing))
+        return drafts
 
     def _grow(self, sequence: Sequence) -> bool:
         """Give it the block of its next position; False if it was the newest and had to go."""
@@ -258,8 +294,27 @@ class Scheduler:
 
     # ------------------------------------------------------------ taking in what was computed
 
-    def _append(self, sequence: Sequence, token: int) -> int | None:
+    def _accept(self, piece: Piece, drawn: Seq[int]) -> Tokens:
+        """Keep what was drawn after right guesses, and what of the cache belongs to it."""
+        sequence = piece.sequence
         sequence.in_flight -= 1
+        sequence.verifying = False
+        wrong = (index for index, token in enumerate(piece.drafts) if token != drawn[index])
+        right = next(wrong, len(piece.drafts))
+        self.counters.draft_tokens += len(piece.drafts)
+        self.counters.accepted_tokens += right
+        if sequence.slot is not None:  # else preempted meanwhile: nothing of it is in the cache
+            sequence.computed += right
+        kept: list[int] = []
+        for token in drawn[: right + 1]:
+            if (
+                sequence.finish_reason is None
+                and (said := self._append(sequence, token)) is not None
+            ):
+                kept.append(said)
+        return tuple(kept)
+
+    def _append(self, sequence: Sequence, token: int) -> int | None:
         if token in sequence.request.stop_token_ids or sequence.request.pooling is not None:
             sequence.finish_reason = "stop"
             return None

@@ -7,11 +7,12 @@ lengths only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from typing import Any, Protocol
 
 from enginebench_openai.protocol import FinishReason, GenerationRequest
 
-__all__ = ["Matcher", "Sequence"]
+__all__ = ["Drafter", "Matcher", "Sequence"]
 
 
 class Matcher(Protocol):
@@ -31,6 +32,18 @@ class Matcher(Protocol):
         ...
 
 
+class Drafter(Protocol):
+    """Who guesses what follows: `enginebench_openai.ngrams.NgramDrafter`."""
+
+    def see(self, tokens: Seq[int]) -> None:
+        """What follows all that it has seen."""
+        ...
+
+    def propose(self, count: int) -> Seq[int]:
+        """At most `count` tokens that may follow."""
+        ...
+
+
 class Sequence:
     """The state of one request. The scheduler is the only one that changes it.
 
@@ -42,17 +55,21 @@ class Sequence:
     registered    leading blocks that were offered to the prefix cache
     slot          stable index of its state on the device; None while it waits
     matcher       where its output stands in the request's grammar, if it has one
+    drafter       who guesses its next tokens; None: nobody
+    verifying     whether a launched step computes guesses: nothing follows before it is known
     scored        leading positions of the prompt whose logprobs were given out
     asks          whether it asks for more than tokens from the bare logits; most do not
     seed          fixed for the request's life, so that a preemption changes nothing
     """
 
     __slots__ = (
+        "_shown",
         "admitted",
         "asks",
         "blocks",
         "cached_prompt_tokens",
         "computed",
+        "drafter",
         "finish_reason",
         "hashes",
         "in_flight",
@@ -64,14 +81,22 @@ class Sequence:
         "seed",
         "slot",
         "tokens",
+        "verifying",
     )
 
     def __init__(
-        self, request: GenerationRequest, seed: int = 0, matcher: Matcher | None = None
+        self,
+        request: GenerationRequest,
+        seed: int = 0,
+        matcher: Matcher | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.request = request
         self.seed = seed
         self.matcher = matcher
+        self.drafter = drafter
+        self._shown = 0  # leading tokens that the drafter has seen
+        self.verifying = False
         self.scored = 1  # nothing precedes the first token
         self.asks = self.needs_all_positions or self.is_constrained or request.logprobs is not None
         self.tokens = list(request.prompt)
@@ -108,9 +133,29 @@ class Sequence:
         return bool(self.matcher or request.min_tokens or request.sampling.logit_bias)
 
     @property
+    def is_penalized(self) -> bool:
+        """Whether what was said changes what is likely."""
+        sampling = self.request.sampling
+        return (
+            sampling.repetition_penalty != 1.0
+            or sampling.presence_penalty != 0.0
+            or sampling.frequency_penalty != 0.0
+        )
+
+    @property
     def todo(self) -> int:
-        """Positions to compute before the next token is sampled; 0: all are sampled."""
-        return self.length - self.computed if self.length < self.max_length else 0
+        """Positions to compute before the next token is sampled; 0: all are sampled, or being."""
+        if self.verifying or self.length >= self.max_length:
+            return 0
+        return self.length - self.computed
+
+    def propose(self, most: int) -> tuple[int, ...]:
+        """At most so many guesses of what follows, where all its tokens are known."""
+        if self.drafter is None or self.in_flight or most < 1:
+            return ()
+        self.drafter.see(self.tokens[self._shown :])
+        self._shown = len(self.tokens)
+        return tuple(self.drafter.propose(most))
 
     def __repr__(self) -> str:
         return (

@@ -22,7 +22,7 @@ def sizes_of(plan: StepPlan, block_size: int) -> Sizes:
     return Sizes(
         tokens=plan.tokens,
         sequences=len(plan.pieces),
-        samples=sum(piece.samples for piece in plan.pieces),
+        samples=sum(piece.rows for piece in plan.pieces),
         decodes=plan.decodes,
         max_query_len=max(piece.length for piece in plan.pieces),
         width=-(-longest // block_size),
@@ -47,18 +47,22 @@ def fill(x: StepInputs[Ints], plan: StepPlan, tables: NDArray[np.int32], block_s
     blocks = tables[slots[rows], positions // block_size].astype(np.int64)
     x.cache_slots[:tokens] = blocks * block_size + positions % block_size
     x.token_ids[:tokens] = _token_ids(pieces)
-    sampling = np.array([piece.samples for piece in pieces], bool)
-    samples = int(sampling.sum())
-    x.sample_rows[:samples] = (ends - 1)[sampling]
-    x.sample_slots[:samples] = slots[sampling]
-    x.sample_positions[:samples] = (starts + lengths)[sampling]
+    drawn = np.array([piece.rows for piece in pieces], np.int64)
+    samples = int(drawn.sum())
+    of = np.repeat(np.arange(count), drawn)  # (S,) the piece of each row that is sampled
+    from_end = np.repeat(np.cumsum(drawn), drawn) - np.arange(samples)  # 1 is its last row
+    x.sample_rows[:samples] = ends[of] - from_end
+    x.sample_slots[:samples] = slots[of]
+    x.sample_positions[:samples] = (starts + lengths)[of] - from_end + 1
 
 
 def _token_ids(pieces: Sequence[Piece]) -> list[int]:
     ids: list[int] = []
     for piece in pieces:
         known = piece.sequence.tokens
-        if piece.length > 1:
+        if piece.drafts:
+            ids += [known[piece.start], *piece.drafts]
+        elif piece.length > 1:
             ids += known[piece.start : piece.start + piece.length]
         else:
             ids.append(known[piece.start] if piece.start < len(known) else FROM_DEVICE)

@@ -17,7 +17,8 @@ class Piece:
     """Positions `start` to `start + length` of a sequence.
 
     `samples`: the piece reaches the sequence's last token, so the next one is drawn from its
-    logits. `slot` is the sequence's when the step was planned.
+    logits. `slot` is the sequence's when the step was planned. `drafts` are guesses of what follows
+    that last token: the piece computes them too, and a token is drawn after each.
     """
 
     sequence: Sequence
@@ -25,6 +26,12 @@ class Piece:
     start: int
     length: int
     samples: bool
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """How many tokens are drawn after its last positions."""
+        return 1 + len(self.drafts) if self.samples else 0
 
 
 @dataclass(frozen=True, slots=True)

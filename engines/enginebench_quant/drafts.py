@@ -13,11 +13,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from enginebench_openai.ngrams import NgramDrafter
 from enginebench_quant.slot import common_prefix
 
 __all__ = ["DraftRunner", "Drafter", "ModelDrafter", "NgramDrafter"]
 
-NGRAM_SIZES = (4, 3, 2)  # the longest that stood there before decides
 CHUNK_TOKENS = 128
 
 
@@ -39,40 +39,6 @@ class Drafter(Protocol):
     def close(self) -> None:
         """Free what it holds."""
         ...
-
-
-class NgramDrafter:
-    """Guesses that a stretch of the text is being repeated: prompt lookup, which costs nothing."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._text: list[int] = []
-        self._latest: dict[tuple[int, ...], int] = {}  # n-gram -> where what followed it begins
-
-    def begin(self, prompt: Sequence[int]) -> None:
-        """See `Drafter`."""
-        self._text, self._latest = [], {}
-        self.see(prompt)
-
-    def see(self, tokens: Sequence[int]) -> None:
-        """See `Drafter`. An n-gram is known as soon as something has followed it."""
-        for token in tokens:
-            end = len(self._text)
-            for size in NGRAM_SIZES:
-                if end >= size:
-                    self._latest[tuple(self._text[end - size :])] = end
-            self._text.append(token)
-
-    def propose(self, count: int) -> Sequence[int]:
-        """See `Drafter`."""
-        for size in NGRAM_SIZES:
-            begin = self._latest.get(tuple(self._text[-size:]))
-            if begin is not None:
-                return self._text[begin : begin + min(count, self._most)]
-        return ()
-
-    def close(self) -> None:
-        """See `Drafter`: nothing."""
 
 
 class DraftRunner(Protocol):

@@ -60,6 +60,9 @@ def test_a_large_batch_brings_its_own_budget() -> None:
         ({"quantization_group": 64}, "quantization is none; it is for int8 and int4"),
         ({"quantization": "fp8", "quantization_zeros": True}, "quantization is fp8"),
         ({"kv_cache_dtype": "fp16"}, "choose one of auto, fp8"),
+        ({"speculative": "ngram", "schedule_ahead": True}, "cannot guess ahead of tokens unread"),
+        ({"speculative_tokens": 3}, "speculative_tokens needs speculative=ngram"),
+        ({"speculative": "ngram", "speculative_tokens": 0}, "speculative_tokens is 0"),
         ({"deterministic": True, "skinny_products": True}, "skinny_products depends on the batch"),
         ({"paged_kv": False, "prefix_cache": True}, "prefix_cache needs paged_kv"),
     ],
@@ -86,6 +89,7 @@ def test_no_option_is_ignored() -> None:
         "gpu_memory_fraction": 0.5,
         "dtype": "f16",
         "deterministic": True,
+        "speculative": "ngram",
         "prefix_cache": False,
         "chunked_prefill": False,
         "cuda_graphs": False,
@@ -99,14 +103,24 @@ def test_no_option_is_ignored() -> None:
         "quantization": "int8",
     }
     of_quantization = {"quantization_group": 64, "quantization_zeros": True}
+    of_guesses = {"speculative_tokens": 3}
     of_processes = {"tensor_parallel", "replicas"}  # no engine's, but of how many there are
-    assert {*other, *of_quantization, *of_processes} == {option.name for option in OPTIONS}
+    assert {*other, *of_quantization, *of_guesses, *of_processes} == {option.name for option in OPTIONS}
     plain = resolve({}, MODEL, GPU)
     for name, value in other.items():
         assert resolve({name: value}, MODEL, GPU) != plain, name
     int8 = resolve({"quantization": "int8"}, MODEL, GPU)
     for name, value in of_quantization.items():
         assert resolve({"quantization": "int8", name: value}, MODEL, GPU) != int8, name
+    guessing = {"speculative": "ngram"}
+    for name, value in of_guesses.items():
+        assert resolve({**guessing, name: value}, MODEL, GPU) != resolve(guessing, MODEL, GPU), name
+
+
+def test_guesses_have_rows_even_where_one_request_runs() -> None:
+    assert config(speculative="ngram", max_batch=1).sampled_rows == 5
+    assert config(speculative="ngram", max_batch=9, speculative_tokens=2).sampled_rows == 9
+    assert not resolve({"speculative": "ngram"}, MODEL, GPU).schedule_ahead
 
 
 def test_kv_memory_decides_how_many_blocks_there_are() -> None:

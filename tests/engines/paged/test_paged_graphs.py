@@ -15,6 +15,11 @@ def test_decode_buckets_end_at_the_largest_batch(largest: int) -> None:
         assert min(size for size in sizes if size >= batch) <= max(batch + 7, batch * 1.25)
 
 
+def test_small_mixed_buckets_hold_a_few_guesses() -> None:
+    assert mixed_buckets(256, small=True)[:4] == [8, 16, 32, 64]
+    assert mixed_buckets(256, small=True)[4:] == mixed_buckets(256)
+
+
 @pytest.mark.parametrize("largest", [64, 128, 1000, 2048, 4096, 5000])
 def test_mixed_buckets_end_at_the_token_budget(largest: int) -> None:
     sizes = mixed_buckets(largest)

@@ -9,6 +9,7 @@ shows up at once.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence as Seq
 
 import pytest
 from hypothesis import given, settings
@@ -46,6 +47,24 @@ def expected(request: GenerationRequest) -> list[int]:
     return output
 
 
+class Guesser:
+    """Knows what comes, but is wrong every fifth time."""
+
+    def __init__(self, request: GenerationRequest) -> None:
+        self._text, self._request, self._guesses = 0, request, 0
+
+    def see(self, tokens: Seq[int]) -> None:
+        self._text += len(tokens)
+
+    def propose(self, count: int) -> list[int]:
+        said = self._text - len(self._request.prompt)
+        right = expected(self._request)[said : said + min(count, 3)]
+        self._guesses += len(right)
+        return [
+            (token + (self._guesses - index) % 5 // 4) % VOCAB for index, token in enumerate(right)
+        ]
+
+
 class FakeDevice:
     """Executes plans at launch, as a stream does; ids come back when the host asks for them."""
 
@@ -62,20 +81,24 @@ class FakeDevice:
         sampled = []
         for piece in plan.pieces:
             sequence, prefix = piece.sequence, 0
+            drawn: list[int] = []
+            assert piece.length == 1 + len(piece.drafts) or not piece.drafts
             assert piece.length >= 1
             for position in range(piece.start + piece.length):
                 key = self._place(sequence, position)
                 if position < piece.start:
                     prefix = self.kv[key]
                     continue
-                known = position < len(sequence.tokens)
-                token = sequence.tokens[position] if known else self.last_token[piece.slot]
+                known = [*sequence.tokens, *piece.drafts]
+                token = known[position] if position < len(known) else self.last_token[piece.slot]
                 prefix = digest(prefix, token)
                 self.kv[key] = prefix
+                if position >= piece.start + piece.length - piece.rows:
+                    drawn.append(next_token(prefix))
             self._check_prefix(sequence, piece.start + piece.length)
+            sampled += drawn
             if piece.samples:
-                self.last_token[piece.slot] = next_token(prefix)
-                sampled.append(self.last_token[piece.slot])
+                self.last_token[piece.slot] = drawn[-1]
         return sampled
 
     def _place(self, sequence: Sequence, position: int) -> tuple[int, int]:
@@ -101,7 +124,7 @@ class Bench:
         self.arrivals: list[Sequence] = []
 
     def add(self, request: GenerationRequest) -> Sequence:
-        sequence = Sequence(request)
+        sequence = Sequence(request, drafter=Guesser(request))
         self.scheduler.add(sequence)
         self.arrivals.append(sequence)
         self.outputs[request.request_id] = []
@@ -115,11 +138,10 @@ class Bench:
 
     def commit(self) -> None:
         plan, ids = self.launched.pop(0)
-        for sequence, token in self.scheduler.commit(plan, ids):
+        for sequence, tokens in self.scheduler.commit(plan, ids):
             name = sequence.request.request_id
             assert name not in self.finished
-            if token is not None:
-                self.outputs[name].append(token)
+            self.outputs[name] += tokens
             if sequence.finish_reason is not None:
                 self.finished[name] = sequence.finish_reason
 
@@ -247,6 +269,38 @@ def test_impossible_limits_are_refused() -> None:
         config(block_size=0)
 
 
+def test_guesses_that_are_right_are_kept_with_the_token_after_them() -> None:
+    bench = Bench(config(sampled_rows=6))
+    one = bench.add(request("one", (1, 2, 3), max_tokens=12))
+    bench.launch()
+    bench.commit()
+    while not bench.finished:
+        plan = bench.launch()
+        assert plan is not None
+        (piece,) = plan.pieces
+        before = len(one.tokens)
+        bench.commit()
+        right = 0
+        while (
+            right < len(piece.drafts)
+            and piece.drafts[right] == expected(one.request)[before - 3 + right]
+        ):
+            right += 1
+        assert len(one.tokens) - before == 1 + right
+    assert bench.outputs["one"] == expected(one.request)
+    counters = bench.scheduler.counters
+    assert counters.draft_tokens > counters.accepted_tokens > 0
+    assert bench.scheduler.pool.used_count == 0
+
+
+def test_guesses_take_only_rows_that_nobody_needs() -> None:
+    few = Bench(config(max_batch=2, sampled_rows=2))
+    for name in ("one", "two"):
+        few.add(request(name, (1, 2), max_tokens=5))
+    few.run()
+    assert few.scheduler.counters.draft_tokens == 0  # two rows, both taken
+
+
 def test_an_aborted_request_yields_no_more_and_its_name_is_free() -> None:
     bench = Bench(config())
     bench.add(request("one", (1, 2, 3), max_tokens=9))
@@ -269,6 +323,7 @@ CONFIGS = st.builds(
     prefix_cache=st.booleans(),
     chunked_prefill=st.booleans(),
     reserved_tokens=st.none() | st.integers(1, 30),
+    sampled_rows=st.none() | st.integers(4, 16),
 )
 
 
