@@ -105,7 +105,9 @@ def test_no_option_is_ignored() -> None:
     of_quantization = {"quantization_group": 64, "quantization_zeros": True}
     of_guesses = {"speculative_tokens": 3}
     of_processes = {"tensor_parallel", "replicas"}  # no engine's, but of how many there are
-    assert {*other, *of_quantization, *of_guesses, *of_processes} == {option.name for option in OPTIONS}
+    assert {*other, *of_quantization, *of_guesses, *of_processes} == {
+        option.name for option in OPTIONS
+    }
     plain = resolve({}, MODEL, GPU)
     for name, value in other.items():
         assert resolve({name: value}, MODEL, GPU) != plain, name
