@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enginebench import plugins
 from enginebench.errors import UnknownNameError, UsageError
 from enginebench.hardware import default_hardware, parse_hardware, this_capacity
-from enginebench.plan import DEFAULT_MODEL, why_not
+from enginebench.left_out import why_not
+from enginebench.plan import DEFAULT_MODEL
 from enginebench.settings import Setting, combinations, parse_setting
 from enginebench.types import Engine, EngineSpec, Hardware, ModelInfo
 

@@ -1,24 +1,21 @@
-"""From options to a Plan: which cells there are, in which order, and which engines stay out.
+"""From options to a Plan: which cells there are, and which engines stay out (`axes`, `left_out`).
 
-The order is repeat, model, hardware, workload, load, engine: engines that are compared run next to
-each other, and turn about from one repeat to the next (ABBA), so that a machine that gets slower
-with time does so for all of them. Servers are reused over loads only, so with `reuse_servers` the
-engine comes before the load. Nothing is started or written here; what cannot run is found now
+Nothing is started or written here; what cannot run is found now
 or, at the latest, when the engine's process says so.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from enginebench import plugins
+from enginebench.axes import Axes, cells, searches
 from enginebench.errors import UnknownNameError, UsageError
 from enginebench.hardware import Capacity, default_hardware, parse_hardware, this_capacity
-from enginebench.new_cell import new_cell, safe_name
+from enginebench.left_out import LeftOut, raise_if_named, refused, unavailable, unnamed
+from enginebench.new_cell import safe_name
 from enginebench.options import ALL, URL, PlanOptions, RateMultiple, Sought
 from enginebench.run_settings import RunSettings
 from enginebench.settings import Setting, combinations
@@ -26,7 +23,6 @@ from enginebench.types import (
     Budget,
     Cell,
     Engine,
-    EngineSpec,
     Hardware,
     Load,
     ModelInfo,
@@ -34,41 +30,14 @@ from enginebench.types import (
     OptionValue,
     Plan,
     RecordedWorkload,
-    Search,
     Workload,
     WorkloadSpec,
 )
 
-__all__ = ["DEFAULT_MODEL", "LeftOut", "Planned", "build_plan", "why_not"]
-
-A = TypeVar("A")
-B = TypeVar("B")
+__all__ = ["DEFAULT_MODEL", "Planned", "build_plan"]
 
 DEFAULT_MODEL = "smollm2-135m"
 REMOTE_MODEL = "remote"
-KEPT_UP_SHARE = 0.95
-"""An engine that completes requests at this share of the rate at which they come keeps up."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """An engine that cannot run: at all, or (with `where`) on one model and hardware.
-
-    Without a `reason` it could, and waits to be named.
-    """
-
-    engine: str
-    reason: str = ""
-    fix: str = ""
-    where: str = ""
-
-    def __str__(self) -> str:
-        if not self.reason:
-            return f"{self.engine} takes part by name only; to add it: --engines all,{self.engine}"
-        where = f" on {self.where}" if self.where else ""
-        return f"{self.engine} cannot run{where}: {self.reason}" + (
-            f". Fix: {self.fix}" if self.fix else ""
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +47,6 @@ class Planned:
     plan: Plan
     left_out: tuple[LeftOut, ...]
     settings: RunSettings = field(default_factory=RunSettings)
-
-
-@dataclass(frozen=True, slots=True)
-class _Axes:
-    """Every axis with all of its values: `drives` are workloads under each load, `variants` option
-    sets by engine name, `sought` workloads under loads that are to be found.
-    """
-
-    models: Mapping[str, ModelInfo]
-    hardware: Sequence[Hardware]
-    drives: Sequence[tuple[WorkloadSpec, Load]]
-    engines: Mapping[str, Engine]
-    variants: Mapping[str, Sequence[Mapping[str, OptionValue]]]
-    sought: Sequence[tuple[WorkloadSpec, Sought]] = ()
 
 
 def build_plan(
@@ -126,24 +81,24 @@ def build_plan(
         for each in (*options.concurrency, *options.rates)
         if isinstance(each, Sought)
     ]
-    left_out = _unavailable(chosen, options.settings) + _unnamed(known_engines, chosen, options)
-    _raise_if_named(options, left_out)
+    left_out = unavailable(chosen, options.settings) + unnamed(known_engines, chosen, options)
+    raise_if_named(options, left_out)
     ready = {n: e for n, e in chosen.items() if n not in {out.engine for out in left_out}}
     models = {name: plugins.resolve_model(name, manager) for name in _model_names(options)}
-    axes = _Axes(models, hardware, drives, ready, variants, sought)
-    left_out += _refused(axes)
-    _raise_if_named(options, left_out)
-    refused = {(out.engine, out.where) for out in left_out}
-    cells = tuple(_cells(options, axes, refused))
-    searches = tuple(_searches(options, axes, refused))
-    if not cells and not searches:
+    axes = Axes(models, hardware, drives, ready, variants, sought)
+    left_out += refused(ready, models, hardware)
+    raise_if_named(options, left_out)
+    kept_out = {(out.engine, out.where) for out in left_out}
+    every = tuple(cells(options, axes, kept_out))
+    sought_for = tuple(searches(options, axes, kept_out))
+    if not every and not sought_for:
         raise UsageError("no engine can run:\n" + "\n".join(f"  {out}" for out in left_out))
-    firsts = [search.first for search in searches if search.first is not None]
-    _try_workload(workload, [*cells, *firsts], models)
+    firsts = [search.first for search in sought_for if search.first is not None]
+    _try_workload(workload, [*every, *firsts], models)
     name = options.name or "-".join(safe_name(model) for model in models)[:60]
     null = tuple(sorted(n for n, engine in ready.items() if isinstance(engine, NullEngine)))
-    plan = Plan(name, options.seed, cells, models, null, searches)
-    _check_reference(options.run_settings, cells)
+    plan = Plan(name, options.seed, every, models, null, sought_for)
+    _check_reference(options.run_settings, every)
     return Planned(plan, tuple(left_out), options.run_settings)
 
 
@@ -158,19 +113,6 @@ def _check_reference(settings: RunSettings, cells: Sequence[Cell]) -> None:
         raise UnknownNameError(
             "reference", settings.reference, taking_part, fix="It must be one of --engines"
         )
-
-
-def why_not(engine: Engine, settings: Sequence[Setting] = ()) -> LeftOut | None:
-    """Why `engine` cannot run on this machine with these settings, whatever the model."""
-    state = engine.availability()
-    if not state.ok:
-        return LeftOut(engine.name, state.reason, state.fix)
-    given = {setting.option for setting in settings if setting.target == engine.name}
-    for option in engine.options:
-        if option.required and option.name not in given:
-            fix = f"add --set {engine.name}.{option.name}=VALUE ({option.help})"
-            return LeftOut(engine.name, f"it needs the option {option.name!r}", fix)
-    return None
 
 
 def _check_names(
@@ -199,19 +141,6 @@ def _variants(engine: Engine, options: PlanOptions) -> Sequence[Mapping[str, Opt
     """All combinations of the settings, and each again without one switch at a time."""
     given = combinations(engine.name, engine.options, options.settings)
     return [*given, *({**each, name: False} for each in given for name in options.without)]
-
-
-def _unnamed(
-    known: Mapping[str, Engine], chosen: Mapping[str, Engine], options: PlanOptions
-) -> list[LeftOut]:
-    """What `all` leaves out though it could run."""
-    if ALL not in options.engines:
-        return []
-    return [
-        LeftOut(name)
-        for name, engine in known.items()
-        if name not in chosen and engine.availability().ok
-    ]
 
 
 def _check_targets(
@@ -263,91 +192,6 @@ def _model_names(options: PlanOptions) -> Sequence[str]:
     if options.models is not None:
         return options.models
     return (REMOTE_MODEL,) if options.engines == (URL,) else (DEFAULT_MODEL,)
-
-
-def _unavailable(chosen: Mapping[str, Engine], settings: Sequence[Setting]) -> list[LeftOut]:
-    return [out for engine in chosen.values() if (out := why_not(engine, settings)) is not None]
-
-
-def _refused(axes: _Axes) -> list[LeftOut]:
-    return [
-        LeftOut(name, reason, where=_where(model, hardware))
-        for name, engine in axes.engines.items()
-        for model in axes.models
-        for hardware in axes.hardware
-        if (reason := engine.refuses(axes.models[model], hardware)) is not None
-    ]
-
-
-def _where(model: str, hardware: Hardware) -> str:
-    return f"{model} with {hardware}"
-
-
-def _raise_if_named(options: PlanOptions, left_out: Sequence[LeftOut]) -> None:
-    if named := [out for out in left_out if out.engine in options.engines]:
-        raise UsageError("\n".join(str(out) for out in named))
-
-
-def _cells(options: PlanOptions, axes: _Axes, refused: set[tuple[str, str]]) -> Iterator[Cell]:
-    budget = _budget(options)
-    index = 0
-    for repeat, model, hardware in itertools.product(
-        range(options.repeats), axes.models, axes.hardware
-    ):
-        specs = _specs(axes, model, hardware, refused)
-        turned = specs if repeat % 2 == 0 else specs[::-1]
-        for spec, (workload, load) in _pairs(
-            turned, axes.drives, options.run_settings.reuse_servers
-        ):
-            drive = (workload, load)
-            yield new_cell(index, spec, drive, budget, repeat, plan_seed=options.seed)
-            index += 1
-
-
-def _budget(options: PlanOptions) -> Budget:
-    return Budget(
-        options.requests,
-        options.duration_s,
-        options.warmup_requests,
-        options.warmup_until_steady,
-    )
-
-
-def _specs(
-    axes: _Axes, model: str, hardware: Hardware, refused: set[tuple[str, str]]
-) -> list[EngineSpec]:
-    return [
-        EngineSpec(engine, model, hardware, variant)
-        for engine in axes.engines
-        if (engine, _where(model, hardware)) not in refused
-        for variant in axes.variants[engine]
-    ]
-
-
-def _searches(options: PlanOptions, axes: _Axes, refused: set[tuple[str, str]]) -> Iterator[Search]:
-    """Searches for loads, engine by engine, then the one for precision."""
-    budget = _budget(options)
-    number = 0
-    for model, hardware in itertools.product(axes.models, axes.hardware):
-        specs = _specs(axes, model, hardware, refused)
-        for (workload, sought), spec in itertools.product(axes.sought, specs):
-            users = sought in options.concurrency
-            load = Load(users=int(sought.first)) if users else Load(rate_rps=sought.first)
-            name = f"{number:02d}-{safe_name(spec.engine)}-{sought.goal}"
-            first = new_cell(
-                0, spec, (workload, load), budget, 0, plan_seed=options.seed, search=name
-            )
-            target = options.slo_share if sought.goal == "slo" else KEPT_UP_SHARE
-            yield Search(name, sought.goal, options.budget_s, target, first)
-            number += 1
-    if options.precision is not None and axes.drives:
-        yield Search("precision", "precision", options.budget_s, options.precision)
-
-
-def _pairs(specs: Sequence[A], drives: Sequence[B], specs_first: bool) -> Iterator[tuple[A, B]]:
-    if specs_first:
-        return itertools.product(specs, drives)
-    return ((spec, drive) for drive, spec in itertools.product(drives, specs))
 
 
 def _try_workload(

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 
 from enginebench import plugins
 from enginebench.errors import UsageError
+from enginebench.left_out import LeftOut
 from enginebench.options import RawOptions, parse_options
-from enginebench.plan import LeftOut, build_plan
+from enginebench.plan import build_plan
 from enginebench.plugins import PluginManager
 from enginebench.types import Cell, Plan
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from enginebench import plugins
 from enginebench.cli.output import output_console
 from enginebench.errors import UnknownNameError
-from enginebench.plan import why_not
+from enginebench.left_out import why_not
 from enginebench.plugins import PluginManager, Provided
 from enginebench.types import Engine, Option
 

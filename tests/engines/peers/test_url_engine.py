@@ -12,8 +12,9 @@ import pytest
 
 from enginebench import plugins
 from enginebench.errors import EngineError, UsageError
+from enginebench.left_out import why_not
 from enginebench.options import parse_options
-from enginebench.plan import build_plan, why_not
+from enginebench.plan import build_plan
 from enginebench.types import Endpoint, EngineSpec, Hardware, ModelInfo, OptionValue
 from enginebench_peers import plugin
 from enginebench_peers.url import UrlEngine, remote_model
