@@ -61,7 +61,7 @@ def _row(ruling: Ruling, numbers: dict[str, int]) -> ClaimRow:
 
 def _numbers(summary: Summary) -> dict[str, int]:
     """Where a cell stands in the report, by what a finding calls it."""
-    found = {}
+    found: dict[str, int] = {}
     for number, cell in enumerate(summary.cells):
         for name in (cell.result.cell.id, f"{cell.result.run.folder.name}/{cell.result.cell.id}"):
             found.setdefault(name, number)
