@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
+from enginebench.executor import Executor
 from enginebench.gate import Gate
 from enginebench.results import CellResult
 from enginebench.search import Searcher
@@ -76,6 +77,12 @@ def enginebench_resolve_model(name: str) -> ModelInfo | None:
 @hookspec
 def enginebench_calibrators() -> Sequence[Calibrator]:
     """What measures ceilings for `bench calibrate`; only those that can run here."""
+    raise NotImplementedError
+
+
+@hookspec
+def enginebench_executors() -> Sequence[Executor]:
+    """Where else than on this machine cells can be measured (`bench run --executor NAME`)."""
     raise NotImplementedError
 
 

@@ -20,6 +20,7 @@ import pluggy
 
 from enginebench import hookspecs
 from enginebench.errors import ModelError, UsageError
+from enginebench.executor import Executor, Local
 from enginebench.gate import Gate
 from enginebench.results import CellResult
 from enginebench.search import Searcher
@@ -37,6 +38,7 @@ __all__ = [
     "commands",
     "driver_command",
     "engines",
+    "executors",
     "flags",
     "gate",
     "metrics",
@@ -243,6 +245,13 @@ def searcher(manager: PluginManager | None = None) -> Searcher:
     if found is None:
         raise UsageError("no plugin decides how searches go on; reinstall enginebench")
     return found
+
+
+def executors(manager: PluginManager | None = None) -> dict[str, Executor]:
+    """All executors by name: this machine, and what plugins add."""
+    local = Local()
+    others = _by_name("executor", "enginebench_executors", Executor, manager)
+    return {local.name: local, **{name: item.thing for name, item in others.items()}}
 
 
 @cache

@@ -15,16 +15,16 @@ from rich.table import Table
 from enginebench.results import CellResult, ResultSet
 from enginebench.types import Flag
 
-__all__ = ["result_table"]
+__all__ = ["FIGURES", "figure", "result_table", "text_of"]
 
 Format = Callable[[float], str]
 
 
 def _milliseconds(seconds: float) -> str:
-    return _figure(seconds * 1e3)
+    return figure(seconds * 1e3)
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
     """Three significant digits, thousands separated."""
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
@@ -43,16 +43,16 @@ def _megabytes(value: float) -> str:
     return f"{value / 1e6:,.0f}"
 
 
-_FIGURES: tuple[tuple[str, str, Format], ...] = (
+FIGURES: tuple[tuple[str, str, Format], ...] = (
     ("ttft_s_p50", "TTFT p50 ms", _milliseconds),
     ("tpot_s_p50", "TPOT p50 ms", _milliseconds),
     ("itl_s_p99", "ITL p99 ms", _milliseconds),
-    ("output_tokens_per_s", "output tok/s", _figure),
-    ("requests_per_s", "req/s", _figure),
+    ("output_tokens_per_s", "output tok/s", figure),
+    ("requests_per_s", "req/s", figure),
     ("requests_failed", "errors", _count),
     ("answer_agreement_share", "answers agree", _percent),
-    ("energy_j_per_token", "J/token", _figure),
-    ("cost_per_million_tokens", "cost/M tokens", _figure),
+    ("energy_j_per_token", "J/token", figure),
+    ("cost_per_million_tokens", "cost/M tokens", figure),
     ("tpot_floor_share", "of TPOT limit", _percent),
     ("peak_rss_bytes", "peak RSS MB", _megabytes),
     ("peak_gpu_memory_bytes", "peak GPU MB", _megabytes),
@@ -77,7 +77,7 @@ def result_table(results: ResultSet, flags: Mapping[str, Sequence[Flag]] | None 
         for column, title in _AXES
         if column in _ALWAYS or frame[column].nunique() > 1
     ] + ([("repeat", "repeat")] if repeated else [])
-    figures = [f for f in _FIGURES if f[0] in frame and frame[f[0]].notna().any()]
+    figures = [f for f in FIGURES if f[0] in frame and frame[f[0]].notna().any()]
     order = ["model", "hardware", "users", "rate_rps", "label", "repeat"]
     table = Table(title=_title(frame))
     for _, title in axes:
@@ -88,7 +88,7 @@ def result_table(results: ResultSet, flags: Mapping[str, Sequence[Flag]] | None 
     for _, row in frame.sort_values(order, kind="stable").iterrows():
         table.add_row(
             *(str(row[column]) for column, _ in axes),
-            *(_text(row[column], show) for column, _, show in figures),
+            *(text_of(row[column], show) for column, _, show in figures),
             row["state"] if row["state"] in ("ok", "caution") else f"[red]{row['state']}",
         )
     return table
@@ -98,7 +98,8 @@ def _state(result: CellResult, flags: Sequence[Flag]) -> str:
     return flags[0].level if flags and result.status.state == "ok" else result.status.state
 
 
-def _text(value: Any, show: Format) -> str:
+def text_of(value: Any, show: Format) -> str:
+    """The value as `show` writes it, or a dash where there is none."""
     return "-" if value is None or math.isnan(value) else show(float(value))
 
 

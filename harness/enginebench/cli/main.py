@@ -20,6 +20,7 @@ __all__ = ["BenchGroup", "main"]
 OWN_COMMANDS = {
     "run": "enginebench.cli.run",
     "report": "enginebench.cli.report",
+    "tables": "enginebench.cli.tables",
     "calibrate": "enginebench.cli.calibrate",
     "check": "enginebench.cli.check",
     "why": "enginebench.cli.why",

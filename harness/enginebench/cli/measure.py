@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from enginebench.cli.output import output_console
+from enginebench.executor import Executor, Local
 from enginebench.plugins import PluginManager
 from enginebench.progress import Listener
 from enginebench.results import ResultSet
@@ -30,15 +31,14 @@ LOG_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run to begin."""
+    """A run to begin, where `executor` brings it."""
 
     planned: Planned
     folder: Path
+    executor: Executor = field(default_factory=Local)
 
     def execute(self, listener: Listener, manager: PluginManager) -> RunOutcome:
-        from enginebench.execute import run_plan
-
-        return run_plan(
+        return self.executor.run(
             self.planned.plan,
             self.folder,
             listener,
@@ -87,8 +87,9 @@ def _sum_up(folder: Path, manager: PluginManager, with_report: bool) -> None:
 
     results = load(folder)
     _print_failures(results)
-    for found in RunFolder.open(folder).found.values():
-        click.echo(found.sentence)
+    for run in results.runs:
+        for found in RunFolder.open(run.folder).found.values():
+            click.echo(found.sentence)
     doubts = _flags(results, manager)
     output_console().print(result_table(results, doubts))
     _print_doubts(doubts)

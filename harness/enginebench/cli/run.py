@@ -11,10 +11,11 @@ import click
 
 from enginebench.cli.measure import NewRun, ResumedRun, measure
 from enginebench.cli.plan_options import plan_options, raw_options
-from enginebench.errors import UsageError
+from enginebench.errors import UnknownNameError, UsageError
+from enginebench.executor import Executor, Local
 from enginebench.options import RawOptions, merge_options, parse_options
 from enginebench.plan_file import read_plan_file
-from enginebench.plugins import PluginManager
+from enginebench.plugins import PluginManager, executors
 
 if TYPE_CHECKING:
     from enginebench.plan import Planned
@@ -32,6 +33,7 @@ class Chosen:
     retry_failed: bool
     no_report: bool
     dry_run: bool
+    executor: str
 
 
 @click.command()
@@ -57,6 +59,12 @@ class Chosen:
 )
 @click.option("--retry-failed", is_flag=True, help="With --resume: failed cells once more, too.")
 @click.option("--no-report", is_flag=True, help="Leave the report out.")
+@click.option(
+    "--executor",
+    metavar="NAME",
+    default=Local.name,
+    help="Where cells are measured: local, or what a plugin adds (ray). [local]",
+)
 @click.option("--dry-run", is_flag=True, help="Only print the cells.")
 @click.pass_context
 def run(ctx: click.Context, /, **values: Any) -> None:
@@ -79,28 +87,38 @@ def run(ctx: click.Context, /, **values: Any) -> None:
         ctx.exit(measure(resumed, manager, with_report=not chosen.no_report))
     if chosen.retry_failed:
         raise UsageError("--retry-failed goes with --resume RUN")
-    planned = _plan(raw, chosen, manager)
+    executor = _executor(chosen.executor, manager)
+    planned = _plan(raw, chosen, manager, executor)
     if chosen.dry_run:
         _print_cells(planned)
     else:
-        new = NewRun(planned, _new_folder(planned, chosen))
+        new = NewRun(planned, _new_folder(planned, chosen), executor)
         ctx.exit(measure(new, manager, with_report=not chosen.no_report))
 
 
 def _check_resume(raw: RawOptions, chosen: Chosen) -> None:
     typed = ["--" + key.replace("_", "-") for key in raw]
     typed += ["--plan"] * (chosen.plan is not None) + ["--dry-run"] * chosen.dry_run
+    typed += ["--executor"] * (chosen.executor != Local.name)
     if typed:
         raise UsageError(
             f"--resume goes on with the plan of the Run as it is; leave out {', '.join(typed)}"
         )
 
 
-def _plan(raw: RawOptions, chosen: Chosen, manager: PluginManager) -> Planned:
+def _executor(name: str, manager: PluginManager) -> Executor:
+    known = executors(manager)
+    if name not in known:
+        raise UnknownNameError("executor", name, known, fix="Install the plugin that provides it")
+    return known[name]
+
+
+def _plan(raw: RawOptions, chosen: Chosen, manager: PluginManager, executor: Executor) -> Planned:
     from enginebench.plan import build_plan
 
     from_file = read_plan_file(chosen.plan) if chosen.plan is not None else {}
-    planned = build_plan(parse_options(merge_options(from_file, raw)), manager)
+    options = parse_options(merge_options(from_file, raw))
+    planned = build_plan(options, manager, executor.capacity())
     for out in planned.left_out:
         click.echo(f"left out: {out}", err=True)
     return planned
