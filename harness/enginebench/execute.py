@@ -11,7 +11,6 @@ and `resume` goes on at the first unsealed one. Computes no statistics, knows no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from enginebench import plugins
 from enginebench.ceilings import kept_ceilings
 from enginebench.cell_run import Bench, measure
 from enginebench.errors import UnknownNameError, UsageError
+from enginebench.executor import RunOutcome
 from enginebench.hardware import Capacity, this_capacity
 from enginebench.machine import fingerprint, package_versions
 from enginebench.plugins import PluginManager
@@ -34,15 +34,6 @@ from enginebench.server_slot import ServerSlot
 from enginebench.types import Cell, Hardware, Plan
 
 __all__ = ["RunOutcome", "resume", "run_plan"]
-
-
-@dataclass(frozen=True, slots=True)
-class RunOutcome:
-    """How a run ended: cells by state, over the whole plan."""
-
-    folder: Path
-    ok: int
-    failed: int
 
 
 def run_plan(

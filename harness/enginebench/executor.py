@@ -1,9 +1,10 @@
 """Where a plan's cells are measured: on this machine, or wherever a plugin's executor brings them.
 
-`Local` is the default. Others come from the hook `enginebench_executors` and are chosen by
-`bench run --executor NAME`. They split a plan into `units`: cells that are compared with each other
-stay together, on one machine; each unit becomes a Run of its own, so that what `machine.json` says
-is true of all of its cells, and reports read the Runs together.
+This machine is the default (`enginebench.local_executor`). Others come from the hook
+`enginebench_executors` and are chosen by `bench run --executor NAME`. They split a plan into
+`units`: cells that are compared with each other stay together, on one machine; each unit becomes a
+Run of its own, so that what `machine.json` says is true of all of its cells, and reports read the
+Runs together.
 """
 
 from __future__ import annotations
@@ -14,17 +15,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from enginebench.errors import UsageError
-from enginebench.hardware import Capacity, this_capacity
+from enginebench.hardware import Capacity
 from enginebench.new_cell import safe_name
 from enginebench.progress import Listener
 from enginebench.run_settings import RunSettings
 from enginebench.types import Hardware, Plan
 
 if TYPE_CHECKING:
-    from enginebench.execute import RunOutcome
     from enginebench.plugins import PluginManager
 
-__all__ = ["Executor", "Local", "Unit", "units"]
+__all__ = ["Executor", "RunOutcome", "Unit", "units"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended: cells by state, over the whole plan."""
+
+    folder: Path
+    ok: int
+    failed: int
 
 
 @runtime_checkable
@@ -50,32 +59,6 @@ class Executor(Protocol):
     ) -> RunOutcome:
         """Measure every cell; `folder`, which does not exist, becomes a Run or a folder of Runs."""
         ...
-
-
-class Local:
-    """This machine, one cell after another."""
-
-    name = "local"
-    summary = "This machine, one cell after another"
-
-    def capacity(self) -> Capacity:
-        """What this process may use."""
-        return this_capacity()
-
-    def run(
-        self,
-        plan: Plan,
-        folder: Path,
-        listener: Listener,
-        *,
-        command: str,
-        settings: RunSettings,
-        manager: PluginManager,
-    ) -> RunOutcome:
-        """`enginebench.execute.run_plan`."""
-        from enginebench.execute import run_plan
-
-        return run_plan(plan, folder, listener, command=command, settings=settings, manager=manager)
 
 
 @dataclass(frozen=True, slots=True)

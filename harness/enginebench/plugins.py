@@ -20,7 +20,7 @@ import pluggy
 
 from enginebench import hookspecs
 from enginebench.errors import ModelError, UsageError
-from enginebench.executor import Executor, Local
+from enginebench.executor import Executor
 from enginebench.gate import Gate
 from enginebench.results import CellResult
 from enginebench.search import Searcher
@@ -248,10 +248,9 @@ def searcher(manager: PluginManager | None = None) -> Searcher:
 
 
 def executors(manager: PluginManager | None = None) -> dict[str, Executor]:
-    """All executors by name: this machine, and what plugins add."""
-    local = Local()
-    others = _by_name("executor", "enginebench_executors", Executor, manager)
-    return {local.name: local, **{name: item.thing for name, item in others.items()}}
+    """Executors by name, beside this machine itself."""
+    found = _by_name("executor", "enginebench_executors", Executor, manager)
+    return {name: item.thing for name, item in found.items()}
 
 
 @cache

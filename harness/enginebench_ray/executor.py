@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from enginebench.errors import BenchError, UsageError
-from enginebench.executor import Unit, units
+from enginebench.executor import RunOutcome, Unit, units
 from enginebench.hardware import Capacity
 from enginebench.progress import Listener
 from enginebench.run_settings import RunSettings
@@ -28,7 +28,6 @@ from enginebench_ray.parcel import unpack
 from enginebench_ray.remote import Assignment, measure_unit
 
 if TYPE_CHECKING:
-    from enginebench.execute import RunOutcome
     from enginebench.plugins import PluginManager
 
 __all__ = ["RayExecutor"]
@@ -178,7 +177,6 @@ def _tell(unit: Unit, folder: Path, listener: Listener) -> None:
 
 
 def _outcome(folder: Path) -> RunOutcome:
-    from enginebench.execute import RunOutcome
     from enginebench.store import load
 
     states = [result.status.state for result in load(folder)]

@@ -93,6 +93,11 @@ class FakePlugin:
         return ModelInfo(name, "remote") if name == f"{self.name}-model" else None
 
     @hookimpl
+    def enginebench_executors(self) -> list[object]:
+        here = SimpleNamespace(name=self.name, summary="", capacity=lambda: None, run=lambda: None)
+        return [here]
+
+    @hookimpl
     def enginebench_commands(self) -> list[click.Command]:
         return [click.Command(self.name)]
 
@@ -124,6 +129,7 @@ def test_every_hook_is_reached() -> None:
     assert plugins.workloads(manager)["nova"].name == "nova"
     assert plugins.reports(manager)["nova"].name == "nova"
     assert plugins.commands(manager)["nova"].name == "nova"
+    assert plugins.executors(manager)["nova"].name == "nova"
     assert "nova" in [c.name for metric in plugins.metrics(manager) for c in metric.columns]
     assert plugins.resolve_model("nova-model", manager).format == "remote"
     assert "nova" in [each.name for each in plugins.calibrators(manager)]

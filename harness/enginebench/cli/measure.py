@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from enginebench.cli.output import output_console
-from enginebench.executor import Executor, Local
+from enginebench.executor import Executor
+from enginebench.local_executor import Local
 from enginebench.plugins import PluginManager
 from enginebench.progress import Listener
 from enginebench.results import ResultSet

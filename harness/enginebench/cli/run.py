@@ -12,7 +12,8 @@ import click
 from enginebench.cli.measure import NewRun, ResumedRun, measure
 from enginebench.cli.plan_options import plan_options, raw_options
 from enginebench.errors import UnknownNameError, UsageError
-from enginebench.executor import Executor, Local
+from enginebench.executor import Executor
+from enginebench.local_executor import Local
 from enginebench.options import RawOptions, merge_options, parse_options
 from enginebench.plan_file import read_plan_file
 from enginebench.plugins import PluginManager, executors
@@ -107,7 +108,7 @@ def _check_resume(raw: RawOptions, chosen: Chosen) -> None:
 
 
 def _executor(name: str, manager: PluginManager) -> Executor:
-    known = executors(manager)
+    known = {Local.name: Local(), **executors(manager)}
     if name not in known:
         raise UnknownNameError("executor", name, known, fix="Install the plugin that provides it")
     return known[name]
