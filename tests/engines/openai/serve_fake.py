@@ -41,6 +41,7 @@ def make_engine(model: object, options: Mapping[str, float]) -> ScriptedEngine:
 if __name__ == "__main__":
     enginebench_models.open_model = lambda name: SimpleNamespace(
         config=SimpleNamespace(vocab_size=1000),
+        info=SimpleNamespace(size_bytes=2**20),
         tokenizer=FakeTokenizer(),
         chat_template=FakeTemplate(),
     )
