@@ -164,13 +164,20 @@ def test_what_does_not_end_in_time_is_told_so():
 # ---------------------------------------------------------------- the real process
 
 
-@pytest.fixture(params=["--engine-process", "--no-engine-process"])
+# for what may differ between an engine in a process and one in a thread of its own
+in_process_and_thread = pytest.mark.parametrize(
+    "serve", ["--engine-process", "--no-engine-process"], indirect=True
+)
+
+
+@pytest.fixture
 def serve(request):
-    """Starts a server whose engine is a process, or a thread, of its own."""
+    """Starts a server; its engine is in a thread unless the test says otherwise."""
+    flag = getattr(request, "param", "--no-engine-process")
 
     def start(*arguments: str, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, str(HERE / "serve_fake.py"), request.param, *arguments],
+            [sys.executable, str(HERE / "serve_fake.py"), flag, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -197,6 +204,7 @@ def started(serve):
         process.communicate()
 
 
+@in_process_and_thread
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_it_with_code_0(started, number):
     process, url = started("--step-ms=20")
@@ -207,6 +215,7 @@ def test_signals_end_it_with_code_0(started, number):
     assert process.wait(20) == 0
 
 
+@in_process_and_thread
 def test_a_second_signal_waits_for_nobody(started):
     process, url = started("--step-ms=200")
     client = Client(url, stream=True)
@@ -224,6 +233,7 @@ def _listens(url: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
+@in_process_and_thread
 def test_a_dead_engine_ends_it_with_code_1_and_its_traceback(started):
     process, url = started()
     answer = http_post(f"{url}/v1/completions", json={**ENDLESS, "prompt": "die"})
@@ -309,6 +319,7 @@ def test_a_port_in_use_is_one_line_and_code_2(serve):
     assert errors.count("\n") == 1 and f"127.0.0.1:{port}" in errors and "--port 0" in errors
 
 
+@in_process_and_thread
 def test_an_engine_that_cannot_be_built_is_one_line_and_code_2(serve):
     process = serve("--model", "fake", "--port", "0", "--step-ms=-1")
     output, errors = process.communicate(timeout=20)
@@ -316,12 +327,14 @@ def test_an_engine_that_cannot_be_built_is_one_line_and_code_2(serve):
     assert errors == "error: step_ms must be 0 or more; got -1.0\n"
 
 
+@in_process_and_thread
 def test_an_engine_defect_while_building_is_code_1_and_a_traceback(serve):
     process = serve("--model", "fake", "--port", "0", "--broken")
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1 and "ZeroDivisionError" in errors
 
 
+@in_process_and_thread
 def test_a_signal_while_the_engine_is_built_ends_it_at_once(serve):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
