@@ -4,7 +4,8 @@
 
 Each row starts with a warm-up, then `--streams` connections stream completions side by side for
 `--rounds` rounds. CPU is the time that the server's threads ran (from the scheduler, Linux only:
-clock ticks misjudge threads that wake for microseconds), over the tokens that they streamed;
+clock ticks misjudge threads that wake for microseconds), over the tokens that they streamed, and
+apart for the engine's thread, which the echo engine wakes for each token of each stream by itself;
 "chunks/token" below 1 means that tokens shared a chunk because the server fell behind. The added
 TTFT comes from requests sent one at a time to an engine whose first token is due at once.
 
@@ -111,14 +112,17 @@ async def stream_cost(streams: int, arguments: argparse.Namespace) -> str:
     with echo_server(arguments.itl_ms, arguments.itl_ms) as (host, port, pid):
         connections = await connect(host, port, streams)
         await asyncio.gather(*(one.request(raw) for one in connections))
-        chunks, cpu, start = 0, _cpu_s(pid), time.perf_counter()
+        chunks, (loop, all_) = 0, _cpu_s(pid)
+        start = time.perf_counter()
         for _ in range(arguments.rounds):
             await asyncio.gather(*(one.request(raw) for one in connections))
             chunks += sum(one.chunks for one in connections)
-        wall_s, cpu_s = time.perf_counter() - start, _cpu_s(pid) - cpu
+        wall_s, (loop_after, all_after) = time.perf_counter() - start, _cpu_s(pid)
+    loop_s, cpu_s = loop_after - loop, all_after - all_
     tokens = streams * arguments.rounds * arguments.tokens
     return (
         f"{streams:7d} {tokens / wall_s:12,.0f} {cpu_s / tokens * 1e6:15.1f} "
+        f"{loop_s / tokens * 1e6:11.1f} {(cpu_s - loop_s) / tokens * 1e6:8.1f} "
         f"{chunks / tokens:13.2f} {cpu_s / wall_s * 100:12.0f}"
     )
 
@@ -135,9 +139,14 @@ def _quantile(values: list[float], share: float) -> float:
     return sorted(values)[int(share * (len(values) - 1))]
 
 
-def _cpu_s(pid: int) -> float:
+def _cpu_s(pid: int) -> tuple[float, float]:
+    """Of the main thread, which the event loop has, and of all threads."""
     threads = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+    spent = {
+        int(thread.name): int((thread / "schedstat").read_text().split()[0]) / 1e9
+        for thread in threads
+    }
+    return spent[pid], sum(spent.values())
 
 
 def main() -> None:
@@ -153,7 +162,7 @@ def main() -> None:
     loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         print("added TTFT, one at a time:", runner.run(added_ttft(400)), flush=True)
-        print("streams     tokens/s    CPU us/token  chunks/token  server CPU %")
+        print("streams     tokens/s    CPU us/token: its loop, engine  chunks/token  server CPU %")
         for streams in map(int, arguments.streams.split(",")):
             print(runner.run(stream_cost(streams, arguments)), flush=True)
 

@@ -3,8 +3,11 @@
     python tests/benchmarks/structured_cost.py --engine quant --model smollm2-135m --streams 1,4
 
 Both arms generate as many tokens from the same prompts; they take turns, so that whatever else the
-machine does hits both alike. The first request with the schema, whose grammar is compiled, is told
-apart. Not collected by pytest: it measures, and asserts nothing.
+machine does hits both alike. Beside TPOT stands the CPU time of the server's threads per token
+(from the scheduler, Linux only), which says what the masks cost even where the machine is busy;
+give the engine one thread then (`--threads 1`, `OMP_NUM_THREADS=1`), since waiting threads may
+spin. The first request with the schema, whose grammar is compiled, is told apart. Not collected by
+pytest: it measures, and asserts nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
+import psutil
 
 SCHEMA = {
     "type": "array",
@@ -39,8 +44,8 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "people", "schema": SCH
 
 
 @contextmanager
-def serving(engine: str, model: str, options: list[str]) -> Iterator[str]:
-    """The URL of an engine's server."""
+def serving(engine: str, model: str, options: list[str]) -> Iterator[tuple[str, psutil.Process]]:
+    """An engine's server: its URL and its process."""
     argv = [sys.executable, "-m", f"enginebench_{engine}.serve", "--model", model, "--port", "0"]
     argv += ["--served-model-name", "m", *options]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
@@ -49,7 +54,7 @@ def serving(engine: str, model: str, options: list[str]) -> Iterator[str]:
             ready = next((line for line in process.stdout if line.startswith("ready on")), None)
             if ready is None:
                 raise SystemExit("the server ended before it was ready; see its words above")
-            yield ready.split()[2]
+            yield ready.split()[2], psutil.Process(process.pid)
         finally:
             process.terminate()
 
@@ -81,22 +86,36 @@ async def tpot_s(client: httpx.AsyncClient, tokens: int, structured: bool) -> fl
     return (last - first) / (said - 1)
 
 
-async def measure(url: str, streams: int, tokens: int, rounds: int) -> None:
+def cpu_s(server: psutil.Process) -> float:
+    """CPU time of all of its threads."""
+    return sum(
+        int((thread / "schedstat").read_text().split()[0]) / 1e9
+        for process in (server, *server.children(recursive=True))
+        for thread in Path(f"/proc/{process.pid}/task").iterdir()
+    )
+
+
+async def measure(url: str, server: psutil.Process, streams: int, tokens: int, rounds: int) -> None:
     """Rounds of both arms in turn."""
     arms: dict[bool, list[float]] = {False: [], True: []}
+    spent = {False: 0.0, True: 0.0}
     limits = httpx.Limits(max_connections=streams)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
         began = time.perf_counter()
         await tpot_s(client, 2, structured=True)
         compiled_s = time.perf_counter() - began
+        await tpot_s(client, tokens, structured=False)
         for at in range(2 * rounds):
             structured = bool(at % 2)
             asked = (tpot_s(client, tokens, structured) for _ in range(streams))
+            before = cpu_s(server)
             arms[structured] += await asyncio.gather(*asked)
+            spent[structured] += cpu_s(server) - before
     plain, bound = (statistics.median(arms[arm]) * 1e3 for arm in (False, True))
     print(
         f"{streams:7} {plain:14.3f} {bound:14.3f} {(bound / plain - 1) * 100:+8.1f} %"
-        f" {compiled_s * 1e3:12.0f}",
+        f" {spent[False] / (rounds * streams * tokens) * 1e3:14.3f}"
+        f" {(spent[True] / spent[False] - 1) * 100:+7.1f} % {compiled_s * 1e3:12.0f}",
         flush=True,
     )
 
@@ -110,10 +129,10 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     arguments, options = parser.parse_known_args()
-    print("streams  TPOT plain, ms  with schema, ms     cost  first answer, ms")
-    with serving(arguments.engine, arguments.model, options) as url:
+    print("streams  TPOT plain, ms  with schema, ms     cost  CPU/token, ms     cost  first, ms")
+    with serving(arguments.engine, arguments.model, options) as (url, server):
         for streams in map(int, arguments.streams.split(",")):
-            asyncio.run(measure(url, streams, arguments.tokens, arguments.rounds))
+            asyncio.run(measure(url, server, streams, arguments.tokens, arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ def test_images_start_servers_that_understand_their_arguments(name):
     text = (DEPLOY / name).read_text()
     found = parsed(instruction(text, "ENTRYPOINT") + instruction(text, "CMD"))
     assert (found.host, found.port) == ("0.0.0.0", 8000)
+    ((_, model),) = found.models
+    assert f"models pull {model}\n" in text  # servers fetch nothing of the registry themselves
     assert "http://127.0.0.1:8000/health" in text
     for source in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE):
         for path in source.split():
@@ -50,6 +52,7 @@ def test_the_unit_starts_a_server_and_gives_it_time_to_drain():
     unit.read(DEPLOY / "enginebench.service")
     service = unit["Service"]
     found = parsed(shlex.split(service["ExecStart"]))
+    assert service["ExecStartPre"].endswith(f"/bench models pull {found.models[0][1]}")
     assert found.host == "127.0.0.1" and found.api_key_file.name == "keys"
     assert int(service["TimeoutStopSec"]) > found.drain_s
 
