@@ -6,7 +6,8 @@ alone. Each segment has a softmax of its own, and those are joined in their orde
 tile of queries of one size and walks over all segments; where each sequence has one query, each
 segment is a program of its own and a second kernel joins them, by the same function. Tiles of keys
 begin at multiples of their size, and keys that a query does not see add zeros: a query cannot tell
-which others share its tile.
+which others share its tile. All tiles are masked, also those that all their queries see: code
+without the mask is compiled to other roundings.
 """
 
 import math
@@ -110,10 +111,8 @@ def _segments_kernel(
     first_position = past + tile * QUERIES
     end = tl.minimum(first_position + QUERIES, context)
     begin = 0
-    whole_end = (first_position + 1) // TILE * TILE
     if WINDOW:
         begin = tl.maximum(first_position - WINDOW + 1, 0) // TILE * TILE
-        whole_end = begin
     first_segment = begin // SEGMENT
     end_segment = tl.cdiv(end, SEGMENT)
     if APART:
@@ -128,18 +127,11 @@ def _segments_kernel(
     for segment in tl.range(first_segment, end_segment):
         from_key = tl.maximum(segment * SEGMENT, begin)
         to_key = tl.minimum(segment * SEGMENT + SEGMENT, end)
-        unmasked_to = tl.maximum(tl.minimum(whole_end, to_key), from_key)
         part_best = tl.full((ROWS,), -1.0e30, tl.float32)
         part_total = tl.zeros((ROWS,), tl.float32)
         part = tl.zeros((ROWS, D_PAD), tl.float32)
-        if not WINDOW:
-            part, part_total, part_best = _walk_keys(
-                part, part_total, part_best, query, position, from_key, unmasked_to, context,
-                table, k_head, v_head, scale_log2, softcap, cache_stride_block, cache_stride_slot,
-                HEAD_DIM, D_PAD, BLOCK_SIZE, TILE, WINDOW, SOFTCAP, False,
-            )  # fmt: skip
         part, part_total, part_best = _walk_keys(
-            part, part_total, part_best, query, position, unmasked_to, to_key, context,
+            part, part_total, part_best, query, position, from_key, to_key, context,
             table, k_head, v_head, scale_log2, softcap, cache_stride_block, cache_stride_slot,
             HEAD_DIM, D_PAD, BLOCK_SIZE, TILE, WINDOW, SOFTCAP, True,
         )  # fmt: skip

@@ -40,7 +40,8 @@ class Case:
         n_kv_heads = self.k_cache.shape[1]
         scales = (torch.arange(1, n_kv_heads + 1) * 0.003, torch.rand(n_kv_heads) * 0.01 + 0.002)
         k, v = (
-            (cache.float() / scale[:, None, None]).to(torch.float8_e4m3fn)
+            # clamped: until torch 2.12 larger values became NaN
+            (cache.float() / scale[:, None, None]).clamp(-448, 448).to(torch.float8_e4m3fn)
             for cache, scale in zip((self.k_cache, self.v_cache), scales, strict=True)
         )
         return replace(self, k_cache=k, v_cache=v, scales=scales)
