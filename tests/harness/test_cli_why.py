@@ -38,7 +38,7 @@ class Switched:
     options = (
         Option("cache", bool, True, "", technique="everywhere"),
         Option("graphs", bool, None, "", technique="gpu"),
-        Option("verbose", bool, False, ""),
+        Option("verbose", bool, True, ""),
         Option("block", int, 16, ""),
     )
 
@@ -150,6 +150,7 @@ def test_settings_hold_for_all_and_switches_can_be_chosen(why: Call, plans: list
     [
         (("fats",), "unknown engine 'fats'"),
         (("plain",), "plain names no technique that works there; its switches are: verbose"),
+        (("plain", "--techniques", "verbose"), "verbose is off anyhow"),
         (("fast", "--techniques", "grahps"), "unknown switch of fast 'grahps'"),
         (("fast", "--techniques", "block"), "unknown switch of fast 'block'"),
         (("fast", "--techniques", "cache,cache"), "a name comes twice"),

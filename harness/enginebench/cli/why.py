@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -91,10 +91,15 @@ def _switches(engine: Engine, text: str | None, *, on_gpu: bool) -> Sequence[str
     return _named(engine.name, [part.strip() for part in text.split(",")], known)
 
 
-def _named(engine: str, names: Sequence[str], known: Collection[str]) -> Sequence[str]:
+def _named(engine: str, names: Sequence[str], known: Mapping[str, Option]) -> Sequence[str]:
     for name in names:
         if name not in known:
             raise UnknownNameError(f"switch of {engine}", name, known)
+        if known[name].default is False:
+            raise UsageError(
+                f"{name} is off anyhow, so that turning it off shows nothing; what turning it on"
+                f" does is told by `bench run --engines {engine} --set {engine}.{name}=false,true`"
+            )
     if len(set(names)) < len(names):
         raise UsageError(f"--techniques {','.join(names)}: a name comes twice")
     return names
