@@ -29,7 +29,14 @@ from enginebench_openai.native_bodies import NativeBody
 from enginebench_openai.native_completion import native_completion
 from enginebench_openai.openapi import openapi_document
 from enginebench_openai.served import ServedModels, read_body, served
-from enginebench_openai.tokens import DetokenizeBody, TokenizeBody, detokenize, tokenize
+from enginebench_openai.tokens import (
+    DetokenizeBody,
+    TemplateBody,
+    TokenizeBody,
+    apply_template,
+    detokenize,
+    tokenize,
+)
 
 __all__ = ["build_app"]
 
@@ -65,6 +72,7 @@ def build_app(models: ServedModels, *, access: Access) -> Starlette:
             Route("/v1/models/{name:path}", status.model),
             post("/tokenize", tokenize, TokenizeBody, generates=False),
             post("/detokenize", detokenize, DetokenizeBody, generates=False),
+            post("/apply-template", apply_template, TemplateBody, generates=False),
             Route("/props", native.props),
             Route("/slots", native.slots),
             post("/slots/0", native.slot_file, native.SlotBody),

@@ -1,8 +1,10 @@
-"""/tokenize and /detokenize: the model's tokenizer by itself.
+"""/tokenize, /detokenize and /apply-template: tokenizer and chat template by themselves.
 
 POST /tokenize    {"prompt": "text"} or {"messages": [...]}
                   -> {"tokens": [...], "count": n, "max_model_len": n}
-POST /detokenize  {"tokens": [...]} -> {"prompt": "text"}
+                  llama-server's {"content": "text"}: no BOS token unless add_special
+POST /detokenize  {"tokens": [...]} -> {"prompt": "text", "content": "text"}
+POST /apply-template  {"messages": [...]} -> {"prompt": "text"}
 """
 
 from __future__ import annotations
@@ -16,17 +18,28 @@ from enginebench_openai.chat_messages import template_messages
 from enginebench_openai.errors import ApiError
 from enginebench_openai.served import Served, read_body, served
 
-__all__ = ["DetokenizeBody", "TokenizeBody", "detokenize", "tokenize"]
+__all__ = [
+    "DetokenizeBody",
+    "TemplateBody",
+    "TokenizeBody",
+    "apply_template",
+    "detokenize",
+    "tokenize",
+]
 
 
 class TokenizeBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Either `prompt` or `messages`. `add_special_tokens`: the leading BOS token, if the model has
-    one (default: as the model says; never for messages, whose template writes it)."""
+    """Either `prompt`, `content` or `messages`. `add_special_tokens`: the leading BOS token, if the
+    model has one (default: as the model says; never for messages, whose template writes it).
+    `add_special` is its name beside `content`; `with_pieces` tells each token's text or bytes."""
 
     model: str | None = None
     prompt: str | None = None
+    content: str | None = None
     messages: list[ChatMessage] | None = None
     add_special_tokens: bool | None = None
+    add_special: bool = False
+    with_pieces: bool = False
     add_generation_prompt: bool = True
 
 
@@ -37,6 +50,14 @@ class DetokenizeBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     model: str | None = None
 
 
+class TemplateBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A conversation, to be written out by the model's chat template and no more."""
+
+    messages: list[ChatMessage]
+    model: str | None = None
+
+
+_template_decoder = msgspec.json.Decoder(TemplateBody)
 _tokenize_decoder = msgspec.json.Decoder(TokenizeBody)
 _detokenize_decoder = msgspec.json.Decoder(DetokenizeBody)
 
@@ -47,7 +68,8 @@ async def tokenize(request: Request) -> Response:
     body = decode(_tokenize_decoder, await read_body(request))
     on.check_model(body.model)
     tokens = await _tokens(on, body)
-    return _json({"tokens": tokens, "count": len(tokens), "max_model_len": on.front.context_length})
+    shown = [_with_piece(on, token) for token in tokens] if body.with_pieces else tokens
+    return _json({"tokens": shown, "count": len(tokens), "max_model_len": on.front.context_length})
 
 
 async def detokenize(request: Request) -> Response:
@@ -63,14 +85,30 @@ async def detokenize(request: Request) -> Response:
                 param="tokens",
                 code="invalid_value",
             )
-    return _json({"prompt": on.tokenizer.decode(body.tokens, skip_special=False)})
+    text = on.tokenizer.decode(body.tokens, skip_special=False)
+    return _json({"prompt": text, "content": text})
+
+
+async def apply_template(request: Request) -> Response:
+    """POST /apply-template."""
+    on = served(request)
+    body = decode(_template_decoder, await read_body(request))
+    on.check_model(body.model)
+    return _json({"prompt": await on.render_chat(template_messages(body.messages))})
+
+
+def _with_piece(on: Served, token: int) -> dict[str, object]:
+    piece = on.tokenizer.decode([token], skip_special=False)
+    return {"id": token, "piece": list(on.tokenizer.pieces[token]) if "\ufffd" in piece else piece}
 
 
 async def _tokens(on: Served, body: TokenizeBody) -> list[int]:
-    if (body.prompt is None) == (body.messages is None):
+    if [body.prompt, body.content, body.messages].count(None) != 2:
         raise ApiError(
-            400, "give either prompt or messages", param="prompt", code="missing_parameter"
+            400, "give either prompt, content or messages", param="prompt", code="missing_parameter"
         )
+    if body.content is not None:
+        return await on.encode(body.content, add_bos=None if body.add_special else False)
     if body.messages is None:
         assert body.prompt is not None
         return await on.encode(body.prompt, add_bos=body.add_special_tokens)

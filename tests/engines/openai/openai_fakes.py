@@ -47,6 +47,7 @@ class FakeTokenizer:
     bos_id = BOS
     eos_ids = frozenset([EOS])
     special_ids = frozenset([BOS, EOS])
+    pieces = (*(bytes([byte]) for byte in range(256)), b"<s>", b"</s>")
 
     def encode(self, text: str, *, add_bos: bool | None = None, parse_special: bool = False):
         return [BOS] * bool(add_bos) + list(text.encode())

@@ -246,4 +246,4 @@ def test_tokenize_and_detokenize(http):
     chat_tokens = tokens(messages=[{"role": "user", "content": "q"}])["tokens"]
     assert bytes(chat_tokens) == b"u:q\na:"
     text = http.post("/detokenize", json={"tokens": [BOS, 104, 195, 169, EOS]}).json()
-    assert text == {"prompt": "<s>hé</s>"}
+    assert text == {"prompt": "<s>hé</s>", "content": "<s>hé</s>"}

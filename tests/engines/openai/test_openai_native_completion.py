@@ -129,6 +129,20 @@ def test_its_names_reach_the_engine(ask, engine):
     assert engine.added[-1].sampling.logit_bias == ((97, 1.0), (98, -100.0))
 
 
+def test_the_tokenizer_and_the_template_in_its_words(server):
+    def post(path: str, **body: object) -> dict:
+        return http_post(f"{server.url}/{path}", json=body).json()
+
+    assert post("tokenize", content="ab")["tokens"] == [97, 98]
+    found = post("tokenize", content="é", with_pieces=True)["tokens"]
+    assert found == [{"id": 195, "piece": [195]}, {"id": 169, "piece": [169]}]
+    assert post("tokenize", content="a", with_pieces=True)["tokens"] == [{"id": 97, "piece": "a"}]
+    assert post("detokenize", tokens=[97, 98])["content"] == "ab"
+    told = post("apply-template", messages=[{"role": "user", "content": "hi"}])
+    assert told == {"prompt": "u:hi\na:"}
+    assert "error" in post("tokenize", content="a", prompt="a")
+
+
 def test_only_the_fields_that_were_wanted_come_back(ask):
     wanted = ["content", "generation_settings/n_predict", "absent", "timings/nothing/at/all"]
     assert ask(n_predict=1, response_fields=wanted).json() == {"content": "a", "n_predict": 1}
