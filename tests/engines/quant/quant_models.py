@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import gguf
 import numpy as np
 from numpy.typing import NDArray
 
@@ -97,8 +98,16 @@ def _tensor(
 ) -> Tensor:
     is_norm = name.endswith("norm.weight")
     values = random.normal(float(is_norm), 0.2 if len(shape) == 1 else shape[-1] ** -0.5, shape)
-    data = quantize(values.astype(np.float32), type).reshape(-1)
+    data = _quantized(values.astype(np.float32), type).reshape(-1)
     return Tensor(name, type, shape, load=lambda: data)
+
+
+def _quantized(values: NDArray[np.float32], type: GGMLType) -> NDArray[np.uint8]:
+    """MXFP4 is read but not written here: the reference writes it."""
+    if type is not GGMLType.MXFP4:
+        return quantize(values, type)
+    found: NDArray[np.uint8] = gguf.quantize(values, gguf.GGMLQuantizationType.MXFP4)
+    return found
 
 
 def _no_tokenizer() -> Tokenizer:

@@ -75,9 +75,15 @@ def test_every_level(kernels: Kernels, type: str) -> None:
     check(random_models(TINY, type), kernels)
 
 
-@pytest.mark.parametrize("type", ["F32", "BF16", "Q4_0", "Q5_0", "Q5_1"])
+@pytest.mark.parametrize("type", ["F32", "BF16", "Q4_0", "Q5_0", "Q5_1", "IQ4_NL", "MXFP4"])
 def test_every_type_that_fits_any_width(best_kernels: Kernels, type: str) -> None:
     check(random_models(TINY, type), best_kernels)
+
+
+@pytest.mark.parametrize("type", ["IQ4_XS", "Q2_K", "Q3_K", "Q5_K"])
+def test_superblocks(best_kernels: Kernels, type: str) -> None:
+    config = with_flags(hidden_size=256, intermediate_size=256, n_heads=4, head_dim=64, n_layers=1)
+    check(random_models(config, type), best_kernels)
 
 
 def test_a_file_of_mixed_types(kernels: Kernels) -> None:
