@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_tokenizer_gguf import PIECES, TEXT, sentence_piece_metadata
+from test_tokenizer_gguf import PIECES, TEXT, sentence_piece_metadata, word_piece_metadata
 
 from enginebench_models.gguf import GGUFValue, read_gguf
 from enginebench_models.gguf_model import config_metadata, gguf_tensors
@@ -36,6 +36,7 @@ AWKWARD = [
     "It's I'M they'LL WE'D don't ' 's",
     "naïve café cafe\u0301 Å A\u030a Straße",
     "<|im_start|>user\nHi<|im_end|>\n<|endoftext|>",
+    "Hello, singing a cafe 12 sings",
     "a" * 300 + " " * 40 + "!" * 50,
 ]
 
@@ -94,3 +95,7 @@ def test_byte_level_bpe(smollm2_path: Path, tmp_path: Path, rules: str) -> None:
 def test_sentence_pieces(tmp_path: Path) -> None:
     scores = [-float(rank) for rank in range(len(PIECES))]
     check(write_model(tmp_path / "spm.gguf", sentence_piece_metadata(scores)))
+
+
+def test_word_pieces(tmp_path: Path) -> None:
+    check(write_model(tmp_path / "wpm.gguf", word_piece_metadata()))

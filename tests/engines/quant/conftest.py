@@ -12,9 +12,15 @@ from enginebench_quant.kernels.table import Kernels
 
 @pytest.fixture(scope="session")
 def kernel_folder(request: pytest.FixtureRequest) -> Path:
-    """Where numba keeps what it compiles for these tests."""
+    """Where kernels that these tests compile are kept."""
     assert request.config.cache is not None
     return Path(request.config.cache.mkdir("quant-kernels"))
+
+
+@pytest.fixture(autouse=True)
+def shared_kernels(kernel_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines that tests load or start find what others have compiled."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(kernel_folder))
 
 
 @pytest.fixture(params=[level.name for level in supported_levels()])

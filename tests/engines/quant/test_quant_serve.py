@@ -60,12 +60,6 @@ def complete(url: str, prompt: list[int], max_tokens: int = 8) -> dict[str, Any]
     return found
 
 
-@pytest.fixture
-def kernels_in_pytest_cache(kernel_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(kernel_folder))
-
-
-@pytest.mark.usefixtures("kernels_in_pytest_cache")
 def test_answers_and_reuses_a_shared_prompt(tiny_gguf: Callable[..., Path]) -> None:
     prompt = list(range(100, 160))
     with serving(tiny_gguf("q4_1"), "--threads", "2") as (url, _):
@@ -95,15 +89,14 @@ def test_impossible_options_end_with_code_2(
     assert words in ended.stderr
 
 
-@pytest.mark.usefixtures("kernels_in_pytest_cache")
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is counted as Linux does")
-def test_memory_is_the_file_the_cache_and_150_mb(smollm2_path: Path) -> None:
-    """With the default context, half of it used."""
-    config, context = open_model(str(smollm2_path)).config, 4096
+def test_memory_is_the_file_the_cache_and_125_mb(smollm2_path: Path) -> None:
+    """Of the cache what was used: a part of the default context."""
+    config = open_model(str(smollm2_path)).config
     position_bytes = config.n_layers * config.n_kv_heads * config.head_dim * 2 * 2
     with serving(smollm2_path):  # compiles, which may take more
         pass
     with serving(smollm2_path) as (url, pid):
         complete(url, list(range(500, 2300)), max_tokens=100)
         resident = psutil.Process(pid).memory_info().rss
-    assert resident < os.path.getsize(smollm2_path) + context * position_bytes + 150 * MB
+    assert resident < os.path.getsize(smollm2_path) + 1900 * position_bytes + 125 * MB
