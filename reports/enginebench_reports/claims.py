@@ -22,7 +22,7 @@ from enginebench_reports.claims_file import (
     Selector,
     Test,
 )
-from enginebench_reports.compare_arms import Place, arm_of, arm_of_cells
+from enginebench_reports.compare_arms import Place, arm_of, arm_of_cells, metric_infos
 from enginebench_reports.interval import FEWEST_PAIRS
 from enginebench_reports.provenance import machine_line
 from enginebench_reports.stats import t_interval
@@ -292,6 +292,8 @@ def _whole(cell: CellSummary, per: str | None) -> float | None:
 
 def _why_nothing(test: RatioTest | FigureTest, places: Sequence[_Cells]) -> str:
     """Why a test could be made nowhere."""
+    if test.metric not in metric_infos():
+        return f"no metric is called {test.metric}; `bench metrics` lists all"
     for selector in (test.of, *((test.over,) if isinstance(test, RatioTest) else ())):
         chosen = [e for e in places if _fits(e, selector) and _fits(e, test.where)]
         if not chosen:

@@ -151,7 +151,11 @@ def test_a_figure_that_nobody_measures_cannot_be_tested(tmp_path: Path) -> None:
     results = run(tmp_path / "r", {("paged", GPU, 1): [10]})
     found = built_in(results)["paging-cuts-waste"]
     assert found.verdict == "cannot be tested here"
-    assert found.tests[0].reason == "no believable cell of paged has kv_waste_share"
+    assert found.tests[0].reason.startswith("no metric is called kv_waste_share; ")
+    unheard = ruling(
+        results, kind="figure", metric="energy_j_per_token", of={"engine": "paged"}, below=1
+    )
+    assert unheard.tests[0].reason == "no believable cell of paged has energy_j_per_token"
 
 
 @pytest.mark.parametrize(
