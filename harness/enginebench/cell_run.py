@@ -28,6 +28,7 @@ from enginebench.run_settings import RunSettings
 from enginebench.scrape import Scraper
 from enginebench.server import Server, start_server
 from enginebench.server_slot import ServerSlot
+from enginebench.switching import switch_s
 from enginebench.telemetry import Sampler
 from enginebench.types import (
     Cell,
@@ -87,6 +88,7 @@ class _Attempt:
         self.engine = bench.engines[cell.spec.engine]
         self.model = bench.models[cell.spec.model]
         self.ready_s: float | None = None
+        self.switch_s: float | None = None
         self.numerics: Numerics | None = None
 
     def status(self, keep_server: bool) -> CellStatus:
@@ -111,6 +113,7 @@ class _Attempt:
         self.bench.listener.engine_ready(self.cell, self.ready_s or 0.0)
         self.numerics = self._numerics(server)
         self._ask(server)
+        self._switch(server)
         with self._scraping(server):
             done = self._drive(server, requests)
         self._check_records()
@@ -155,6 +158,13 @@ class _Attempt:
             self.slot.answers = ask(server.endpoint, questions(self.model))
             server.check()
         self.folder.write_answers(self.slot.answers)
+
+    def _switch(self, server: Server) -> None:
+        """Once by each server that can."""
+        other = self.bench.settings.switch_to
+        if other is not None and server.switches and self.ready_s is not None:
+            self.switch_s = switch_s(server.endpoint, other)
+            server.check()
 
     def _drive(self, server: Server, requests: Sequence[Request]) -> DriveDone:
         settings, endpoint = self.bench.settings, server.endpoint
@@ -211,6 +221,7 @@ class _Attempt:
             loop_lag_s_p99=done.loop_lag_s_p99,
             numerics=self.numerics,
             stamped_by=done.stamped_by,
+            switch_s=self.switch_s,
         )
 
     def _failed(self, error: BenchError) -> CellStatus:

@@ -97,6 +97,7 @@ OPTION_KEYS = (
     "reuse_servers",
     "unchecked",
     "reference",
+    "switch_to",
     "price",
     "stall_timeout",
     "load_workers",
@@ -183,6 +184,7 @@ def _run_settings(read: _Reader) -> RunSettings:
         check_answers=not read.one("unchecked", values.switch, False),
         reference=read.one("reference", values.name, None),
         price_per_hour=read.one("price", values.price, None),
+        switch_to=read.one("switch_to", values.name, None),
     )
 
 

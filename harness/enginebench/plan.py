@@ -99,7 +99,12 @@ def build_plan(
     null = tuple(sorted(n for n, engine in ready.items() if isinstance(engine, NullEngine)))
     plan = Plan(name, options.seed, every, models, null, sought_for)
     _check_reference(options.run_settings, every)
-    return Planned(plan, tuple(left_out), options.run_settings)
+    settings = options.run_settings
+    if settings.switch_to is not None:
+        settings = replace(
+            settings, switch_to=plugins.resolve_model(settings.switch_to, manager).name
+        )
+    return Planned(plan, tuple(left_out), settings)
 
 
 def _check_reference(settings: RunSettings, cells: Sequence[Cell]) -> None:

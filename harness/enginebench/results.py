@@ -67,7 +67,8 @@ class RunInfo:
 class CellStatus:
     """How a cell ended. `ready_s`: engine start to first healthy answer (None: never, or not ours).
 
-    `numerics` is what the engine said of its precision.
+    `numerics` is what the engine said of its precision. `switch_s`: what changing to another model
+    took (None: not asked for, or the server does not do it by itself).
 
     `measure_start_ns` and `measure_end_ns` (driver clock) bound the steady state: from the moment
     that all users are busy with measured requests until the first of them has no more to send.
@@ -89,6 +90,7 @@ class CellStatus:
     loop_lag_s_p99: float | None = None
     numerics: Numerics | None = None
     stamped_by: StampedBy | None = None
+    switch_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ class RunSettings:
     With `check_answers`, each server answers fixed questions before
     its load; reports hold the answers against those of the engine `reference` (None: see
     docs/measuring.md). `price_per_hour` is what this machine costs, in whatever currency.
-    `slo` is what goodput is counted against; None: nothing.
+    `slo` is what goodput is counted against; None: nothing. Servers that change models by
+    themselves get `switch_to` as a second one, and the time that takes is measured before the load.
     """
 
     reuse_servers: bool = False
@@ -38,3 +39,4 @@ class RunSettings:
     reference: str | None = None
     price_per_hour: float | None = None
     slo: Slo | None = None
+    switch_to: str | None = None

@@ -49,12 +49,16 @@ _THREAD_VARIABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that answers. `process` and `ready_s` are None for one that we did not start."""
+    """A server that answers. `process` and `ready_s` are None for one that we did not start.
+
+    `switches`: it changes to the model `RunSettings.switch_to` when that is asked for.
+    """
 
     endpoint: Endpoint
     log: Path
     process: GuardedProcess | None = None
     ready_s: float | None = None
+    switches: bool = False
 
     def check(self) -> None:
         """Raises EngineError if the server has ended."""
@@ -126,10 +130,11 @@ def _start(
     on_start: Callable[[int | None], None],
 ) -> Server:
     threads = spec.hardware.cpu_threads
+    switches = settings.switch_to is not None and launch.several_models
     started = time.monotonic()
     try:
         process = start(
-            launch.argv,
+            _argv(launch, settings.switch_to),
             log=log,
             env=_environment(spec.hardware, launch.env),
             cores=() if threads is None else pick_cores(threads),
@@ -147,7 +152,13 @@ def _start(
     except BaseException:
         server.stop()
         raise
-    return Server(endpoint, log, process, time.monotonic() - started)
+    return Server(endpoint, log, process, time.monotonic() - started, switches)
+
+
+def _argv(launch: Launch, switch_to: str | None) -> tuple[str, ...]:
+    if switch_to is None or not launch.several_models:
+        return launch.argv
+    return (*launch.argv, "--model", switch_to, "--served-model-name", switch_to)
 
 
 def _environment(hardware: Hardware, own: Mapping[str, str]) -> dict[str, str]:

@@ -27,6 +27,12 @@ COLUMNS: Sequence[MetricInfo] = (
     MetricInfo("client_queue_s_max", "s", "lower", "How late the latest request was sent"),
     MetricInfo("client_cpu_s", "s", "lower", "CPU time of the load driver's process"),
     MetricInfo("ready_s", "s", "lower", "Engine start to first healthy answer"),
+    MetricInfo(
+        "switch_s",
+        "s",
+        "lower",
+        "One token of a model that did not answer last, where the server changes models itself",
+    ),
 )
 
 
@@ -42,4 +48,5 @@ def outcome(measured: Measured, status: CellStatus) -> Mapping[str, float | None
         "client_queue_s_max": float(delays.max()) if len(delays) else None,
         "client_cpu_s": status.client_cpu_s,
         "ready_s": status.ready_s,
+        "switch_s": status.switch_s,
     }

@@ -34,6 +34,7 @@ name = "blocks"
 reuse_servers = true
 unchecked = false
 reference = "paged"
+switch_to = "smollm2-135m"
 price = 2.5
 slo = "ttft=500ms,tpot=50ms"
 slo_share = "95%"
@@ -84,6 +85,7 @@ def test_file_and_command_line_say_the_same(tmp_path: Path) -> None:
         "reuse_servers": ["true"],
         "unchecked": ["false"],
         "reference": ["paged"],
+        "switch_to": ["smollm2-135m"],
         "price": ["2.5"],
         "slo": ["ttft=500ms,tpot=50ms"],
         "slo_share": ["95%"],

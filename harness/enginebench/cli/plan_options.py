@@ -91,6 +91,10 @@ _HELP = {
         "Whose answers the others are held against. [transformers if it takes part, else the "
         "engine of the highest precision]",
     ),
+    "switch_to": (
+        "MODEL",
+        "Measure what changing to this model and back takes, where a server does that by itself.",
+    ),
     "price": ("AMOUNT", "What this machine costs an hour: reports tell the cost of tokens."),
     "load_workers": ("N", "Processes of this machine that share the load. [1]"),
     "remote_workers": ("N", "How many of other machines join it, by `bench worker --join`. [0]"),
