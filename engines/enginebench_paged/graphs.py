@@ -12,7 +12,7 @@ contexts, so steps that decode long ones are left to be launched kernel by kerne
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -138,16 +138,5 @@ class StepGraphs:
 
 def _leading(x: StepInputs[Tensor], sizes: Sizes) -> StepInputs[Tensor]:
     """What sampling anew needs of the rows in use."""
-    count = sizes.samples
-    return StepInputs(
-        sizes,
-        x.token_ids[:count],
-        x.positions[:count],
-        x.cache_slots[:count],
-        x.sequence_slots[:count],
-        x.sample_rows[:count],
-        x.sample_slots[:count],
-        x.sample_positions[:count],
-        x.context_lens[:count],
-        x.query_starts[: count + 1],
-    )
+    slots, positions = x.sample_slots[: sizes.samples], x.sample_positions[: sizes.samples]
+    return replace(x, sizes=sizes, sample_slots=slots, sample_positions=positions)

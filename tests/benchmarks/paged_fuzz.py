@@ -70,7 +70,7 @@ def random_options(rng: random.Random, model: Model) -> dict[str, OptionValue]:
 def random_requests(rng: random.Random, model: Model, count: int) -> list[GenerationRequest]:
     """Made of a few stretches, so that they share beginnings and repeat themselves."""
     vocabulary = range(model.config.vocab_size)
-    stretches = [rng.choices(vocabulary, k=rng.randrange(2, 30)) for _ in range(3)]
+    stretches = [rng.choices(vocabulary, k=rng.randrange(2, 14)) for _ in range(3)]
     made = []
     for index in range(count):
         parts = rng.choices(stretches, k=rng.randrange(1, 4))
@@ -80,7 +80,7 @@ def random_requests(rng: random.Random, model: Model, count: int) -> list[Genera
             repetition_penalty=rng.choice([1.0, 1.0, 1.0, 1.3]),
             seed=index,
         )
-        most = min(60, CONTEXT - len(prompt))
+        most = min(80, CONTEXT - len(prompt))
         stops = frozenset(rng.choices(vocabulary, k=rng.choice([0, 0, 40])))
         made.append(
             GenerationRequest(

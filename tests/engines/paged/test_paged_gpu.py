@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from hf_relatives import RELATIVES
-from tiny_references import Reference, drain, greedy, moved, tokens_of
+from tiny_references import Reference, drain, greedy, knowing, moved, tokens_of
 
 from enginebench.types import OptionValue
 from enginebench_paged.engine import PagedEngine
@@ -46,6 +46,21 @@ def test_tokens_in_float32(references: References, architecture: str, cuda_graph
     reference = references(architecture)
     engine = build(reference, cuda_graphs=cuda_graphs)
     assert answers(engine, reference, COPIES) == list(reference.outputs) * COPIES
+    engine.close()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+@pytest.mark.parametrize("cuda_graphs", [True, False], ids=["graphs", "eager"])
+def test_guesses_change_no_token(
+    references: References, architecture: str, cuda_graphs: bool
+) -> None:
+    reference = references(architecture)
+    engine = build(reference, speculative="ngram", cuda_graphs=cuda_graphs)
+    pairs = zip(reference.prompts, reference.outputs, strict=True)
+    with knowing([prompt + output for prompt, output in pairs]):
+        for copies in (1, COPIES):
+            assert answers(engine, reference, copies) == list(reference.outputs) * copies
+    assert engine.stats().accepted_draft_tokens_total
     engine.close()
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from tiny_references import Reference, continue_greedily, drain, greedy, tokens_of
+from tiny_references import Reference, continue_greedily, drain, greedy, knowing, tokens_of
 
 from enginebench.types import OptionValue
 from enginebench_openai.protocol import GenerationRequest, SamplingParams
@@ -20,30 +19,6 @@ References = Callable[[str], Reference]
 PLAIN: dict[str, OptionValue] = {"dtype": "f32", "max_batch": 8, "step_tokens": 64}
 GUESSING: dict[str, OptionValue] = {**PLAIN, "speculative": "ngram"}
 LONG = 40  # tokens: long enough for a tiny model to repeat itself
-
-
-class Knowing:
-    """A drafter that knows what comes, but is wrong about every fourth token of a text."""
-
-    def __init__(self, most: int, texts: list[tuple[int, ...]]) -> None:
-        self._most, self._texts, self._seen = most, texts, ()
-
-    def see(self, tokens: list[int]) -> None:
-        self._seen += tuple(tokens)
-
-    def propose(self, count: int) -> tuple[int, ...]:
-        said = len(self._seen)
-        text = next(text for text in self._texts if text[:said] == self._seen)
-        guesses = text[said : said + min(count, self._most)]
-        return tuple(3 if (said + place) % 4 == 0 else token for place, token in enumerate(guesses))
-
-
-@contextmanager
-def knowing(texts: list[tuple[int, ...]]) -> Iterator[None]:
-    """Engines guess these texts, and not what n-grams say: tiny models seldom repeat themselves."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("enginebench_paged.engine.NgramDrafter", lambda most: Knowing(most, texts))
-        yield
 
 
 def requests(reference: Reference, **changes: object) -> list[GenerationRequest]:

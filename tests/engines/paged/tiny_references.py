@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hf_relatives import RELATIVES, relative_config, save_random
 
@@ -130,3 +132,27 @@ def moved(reference: Reference, plain: dict[str, OptionValue], **options: Option
     )
     assert len(exact) == len(tokens)
     return float((changed - exact).abs().mean() / exact.std())
+
+
+class Knowing:
+    """A drafter that knows what comes, but is wrong about every fourth token of a text."""
+
+    def __init__(self, most: int, texts: list[tuple[int, ...]]) -> None:
+        self._most, self._texts, self._seen = most, texts, ()
+
+    def see(self, tokens: list[int]) -> None:
+        self._seen += tuple(tokens)
+
+    def propose(self, count: int) -> tuple[int, ...]:
+        said = len(self._seen)
+        text = next(text for text in self._texts if text[:said] == self._seen)
+        guesses = text[said : said + min(count, self._most)]
+        return tuple(3 if (said + place) % 4 == 0 else token for place, token in enumerate(guesses))
+
+
+@contextmanager
+def knowing(texts: list[tuple[int, ...]]) -> Iterator[None]:
+    """Engines guess these texts, and not what n-grams say: tiny models seldom repeat themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("enginebench_paged.engine.NgramDrafter", lambda most: Knowing(most, texts))
+        yield
