@@ -11,16 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from enginebench.types import MetricInfo
-from enginebench_reports import (
-    agreement,
-    goodput,
-    latency,
-    outcome,
-    resources,
-    roofline,
-    server_side,
-    throughput,
-)
+from enginebench_reports import cost
+from enginebench_reports.metrics import COLUMNS
 from enginebench_reports.percentiles import PERCENTS
 
 __all__ = ["Heading", "first_headings", "further_headings"]
@@ -101,21 +93,8 @@ OPTIONAL = {
     "tpot_floor_share",
 }
 """Columns that only appear where at least one cell of the report has them."""
-SECOND = {
-    info.name
-    for module in (
-        throughput,
-        latency,
-        goodput,
-        outcome,
-        resources,
-        server_side,
-        agreement,
-        roofline,
-    )
-    for info in module.COLUMNS
-}
-"""Metrics of a serving benchmark that are left away at first."""
+SECOND = {info.name for info in COLUMNS} - {info.name for info in cost.COLUMNS}
+"""Built-in metrics are left away at first; what a token costs is there only if it was asked for."""
 SCALES = {"s": (1e-3, "ms"), "bytes": (1e6, "MB"), "share": (0.01, "%")}
 
 
