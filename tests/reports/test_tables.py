@@ -12,8 +12,8 @@ from enginebench.results import CellResult, ResultSet
 from enginebench.store import CellData
 from enginebench.types import MetricInfo
 from enginebench_reports.html import page
-from enginebench_reports.quantities import DASH
 from enginebench_reports.metrics import COLUMNS
+from enginebench_reports.quantities import DASH
 from enginebench_reports.summary import Summary
 from enginebench_reports.tables import Entry, Row, Table, result_table
 
