@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import torch
 from tiny_references import drain, greedy, tokens_of
 
 from enginebench_models import open_model
@@ -27,9 +28,9 @@ OPTIONS = ("--dtype=f32", "--max-batch=4", "--step-tokens=24", "--kv-memory-gb=0
 
 
 @contextmanager
-def server(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server of CPU processes, and its address."""
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+def server(*command: str, gpus: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server of CPU processes (or of one on each of `gpus`), and its address."""
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": gpus, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
     )
@@ -147,3 +148,15 @@ def test_a_model_that_cannot_be_cut_is_one_line(tiny_hf: Callable[..., Path]) ->
         "cannot run with tensor_parallel=3: its 4 heads cannot be dealt evenly;"
         " tensor_parallel may be 1, 2, 4"
     )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_answer_as_one(tiny_hf: Callable[..., Path]) -> None:
+    """Over NCCL, inside CUDA graphs."""
+    arguments = (sys.executable, *SERVE, "--model", str(tiny_hf("f32")), *OPTIONS)
+    with server(*arguments, gpus="0") as (_, url):
+        expected = text_of(url)
+    with server(*arguments, "--tensor-parallel=2", gpus="0,1") as (process, url):
+        assert len(followers(process)) == 1
+        assert text_of(url) == expected
