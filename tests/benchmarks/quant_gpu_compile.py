@@ -150,7 +150,8 @@ def attention() -> Iterator[Build]:
         ("8B", 32, 8, 128), ("3B", 16, 2, 128), ("7B", 32, 32, 128), ("135M", 9, 3, 64),
         ("gemma", 8, 4, 256),
     ):  # fmt: skip
-        sight = {"WINDOW": 4096, "CAPPED": True} if dim == 256 else {"WINDOW": 0, "CAPPED": False}
+        is_gemma = label == "gemma"
+        sight = {"WINDOW": 4096 if is_gemma else 0, "CAPPED": is_gemma}
         at_once = configs.attention_heads(heads, heads // kv_heads)
         splits = configs.attention_splits(heads // at_once, 4096, attention_decode._TILE)
         constants = {
@@ -161,7 +162,14 @@ def attention() -> Iterator[Build]:
         options = {"num_warps": 4 if dim <= 128 else 8, "num_stages": 1}
         decode = {"qkv": "*fp32", "out": "*i32", "out_scales": "*fp32", "out_sums": "*i32"}
         kernel = attention_decode._decode_kernel
-        yield Build(f"decode {label}", kernel, types | decode, constants, options)
+        for quantized in (False, True):
+            rows = {"k_scales": "*fp16", "v_scales": "*fp16"}
+            if quantized:
+                rows |= {"k_cache": "*i8", "v_cache": "*i8"}
+            own = constants | {"QUANTIZED": quantized}
+            name = f"decode {label}{' q8_0' if quantized else ''}"
+            warps = {"num_warps": 8 if dim > (64 if quantized else 128) else 4}
+            yield Build(name, kernel, types | decode | rows, own, options | warps)
         constants = {
             "N_HEADS": heads, "GROUP": heads // kv_heads, "D": dim, "D_PAD": dim,
             "ROWS": 128 if dim <= 128 else 64, "TILE": 64,

@@ -40,7 +40,7 @@ def free_port() -> int:
 
 
 def first_token(port: int, deadline_s: float) -> None:
-    body = json.dumps({"prompt": "A", "max_tokens": 1, "temperature": 0}).encode()
+    body = json.dumps({"model": "m", "prompt": "A", "max_tokens": 1, "temperature": 0}).encode()
     url, headers = f"http://127.0.0.1:{port}/v1/completions", {"Content-Type": "application/json"}
     while True:
         try:
@@ -61,7 +61,7 @@ def start_once(path: Path, context: int, log: Path) -> tuple[float, float]:
     """Seconds to the first token, and GB that the server has then."""
     before, port = used_gb(), free_port()
     command = [sys.executable, "-m", "enginebench_quant.serve", "--model", str(path)]
-    command += ["--port", str(port), "--context", str(context)]
+    command += ["--served-model-name", "m", "--port", str(port), "--context", str(context)]
     began = time.monotonic()
     with log.open("wb") as output:
         server = subprocess.Popen(command, stdout=output, stderr=output)
@@ -88,7 +88,7 @@ def main() -> None:
             print(f"wrote the file in {time.monotonic() - began:.0f} s", flush=True)
         config = open_model(str(path)).config
         file_gb = path.stat().st_size / 1e9
-        kv_gb = config.n_layers * cache_bytes(config, options.context) / 1e9
+        kv_gb = config.n_layers * cache_bytes(config, options.context, "f16") / 1e9
         for turn in ("first start", "second start"):
             log = folder / "server.log"
             start_s, gb = start_once(path, options.context, log)

@@ -83,14 +83,34 @@ class Chunk:
 
     def _attend(self, tokens: int, index: int, w: LayerWeights) -> None:
         p, qkvs, queries = self._program, self._qkvs[:tokens], self._queries[:tokens]
-        caches = p.cache.keys[index], p.cache.values[index]
         self._multiply(self._normed[:tokens], w.qkv, qkvs)
+        caches = self._opened(index)
         self._ops.rope_and_cache(
             qkvs, p.state.span, p.cos_sin[index], *caches, queries,
             bias=w.qkv_bias, q_norm=w.q_norm, k_norm=w.k_norm, eps=self._config.rms_norm_eps,
         )  # fmt: skip
+        self._rounded(index, tokens)
         out = self._attendeds[:tokens]
         self._ops.prefill_attention(queries, p.state.span, *caches, out, sight=p.sights[index])
+
+    def _opened(self, index: int) -> tuple[Tensor, Tensor]:
+        """A layer's cache in f16, where the chunk's own rows go as well."""
+        cache, scales = self._program.cache, self._program.cache.scales[index]
+        if scales is None or cache.workspace is None:
+            return cache.keys[index], cache.values[index]
+        codes = cache.keys[index], cache.values[index]
+        for own, scale, plain in zip(codes, scales, cache.workspace, strict=True):
+            self._ops.expand_rows(own, scale, self._program.state.span[:1], plain)
+        return cache.workspace
+
+    def _rounded(self, index: int, tokens: int) -> None:
+        """The chunk's rows go into a cache that is quantized, and are read as they are there."""
+        cache, scales = self._program.cache, self._program.cache.scales[index]
+        if scales is None or cache.workspace is None:
+            return
+        codes = cache.keys[index], cache.values[index]
+        for own, scale, plain in zip(codes, scales, cache.workspace, strict=True):
+            self._ops.round_rows(plain, self._program.state.span, own, scale, tokens)
 
     def _multiply(self, x: Tensor, matrices: tuple[Matrix, ...], out: Tensor) -> None:
         """The library's product, with packed matrices expanded to bf16 just before it."""

@@ -16,6 +16,7 @@ from enginebench_openai.grammar import Grammars
 from enginebench_quant.cache_file import fingerprint
 from enginebench_quant.drafts import Drafter, NgramDrafter
 from enginebench_quant.engine import QuantEngine
+from enginebench_quant.gpu.cache import GPU_KV_TYPES
 from enginebench_quant.gpu.engine import GpuEngine
 from enginebench_quant.gpu.layer_split import Split
 from enginebench_quant.gpu.logits import LogitsModel
@@ -83,7 +84,11 @@ def load_runner(
     """All of the model on the device, or its first layers on the CPU."""
     if split.cpu == 0:
         return GpuModel(
-            model, context=options.context, device=device, techniques=_techniques(options)
+            model,
+            context=options.context,
+            device=device,
+            kv_type=options.kv_type,
+            techniques=_techniques(options),
         )
     return load_split(model, options, split, device, log=log)
 
@@ -98,6 +103,7 @@ def load_split(
         context=options.context,
         device=device,
         begins=False,
+        kv_type=options.kv_type,
         techniques=_techniques(options),
     )
     first = load_model(first_layers(model, split.cpu), options, log=log)
@@ -118,11 +124,20 @@ def make_engine(
         "grammars": Grammars(model.tokenizer, model.config.vocab_size),
         "drafter": drafter,
         "keep_tokens": options.keep_tokens if options.context_shift else None,
-        "cache_mark": fingerprint(model, options.kv_type),
+        "cache_mark": fingerprint(model, _cache_layout(runner, options.kv_type)),
     }
     if isinstance(runner, SplitModel):
         return QuantEngine(runner, **common)
     return GpuEngine(runner, techniques=_techniques(options), **common)
+
+
+def _cache_layout(runner: GpuModel | SplitModel, kv_type: str) -> str:
+    """What files of caches must agree in beside the model: in f16 nothing."""
+    if kv_type == "f16":
+        return kv_type
+    on_cpu = runner.first.cache.n_layers if isinstance(runner, SplitModel) else 0
+    lanes = f", {on_cpu} layers by {runner.first.lanes}" if isinstance(runner, SplitModel) else ""
+    return f"{kv_type} on a GPU{lanes}"
 
 
 def choose_split(model: Model, options: QuantOptions, free: list[int], *, log: Log) -> Split:
@@ -131,13 +146,13 @@ def choose_split(model: Model, options: QuantOptions, free: list[int], *, log: L
     if wanted != AUTO:
         refuse_foreign(model)
         n_layers = config.n_layers if wanted is None else int(wanted)
-        return fitting_split(model, options.context, free, n_layers)
+        return fitting_split(model, options.context, free, n_layers, options.kv_type)
     try:
         refuse_foreign(model)
     except ModelError as error:
         log(f"gpu_layers=auto: none of {config.n_layers}, all on the CPU: {error}")
         return Split(config.n_layers, (0,) * len(free))
-    split = fitting_split(model, options.context, free, None)
+    split = fitting_split(model, options.context, free, None, options.kv_type)
     log(
         f"gpu_layers=auto: {config.n_layers - split.cpu} of {config.n_layers} layers fit the "
         f"{sum(free) / 1e9:.2f} GB that the GPU has free, {split.cpu} stay on the CPU"
@@ -151,10 +166,10 @@ def _techniques(options: QuantOptions) -> Techniques:
 
 def _check_options(split: Split, chosen: Mapping[str, OptionValue], options: QuantOptions) -> None:
     """UsageError for what would be ignored, or cannot be computed."""
-    if options.kv_type != "f16":
+    if options.kv_type not in GPU_KV_TYPES:
         raise UsageError(
-            f"kv_type {options.kv_type} is for the CPU engine, and this process may use a GPU: "
-            "take kv_type f16, or run on hardware cpu"
+            f"kv_type {options.kv_type} is for the CPU, and a GPU computes here: take one of "
+            f"{', '.join(GPU_KV_TYPES)}, or run on hardware cpu"
         )
     defaults = {option.name: option.default for option in OPTIONS}
     for name in CPU_OPTIONS:

@@ -46,6 +46,7 @@ class LogitsModel:
         context: int,
         device: torch.device,
         begins: bool = True,
+        kv_type: str = "f16",
         techniques: Techniques = Techniques(),  # noqa: B008 - frozen
     ) -> None:
         self.device, self.begins = device, begins
@@ -53,7 +54,7 @@ class LogitsModel:
         allow_early_starts(techniques.early_launch)
         with torch.inference_mode():
             self.weights = Weights(model, device, begins=begins)
-            self.program = Program(model.config, self.weights, context, device, techniques)
+            self.program = Program(model.config, self.weights, context, device, techniques, kv_type)
             shape = (MAX_VERIFIED_TOKENS, model.config.vocab_size)
             self._logits = torch.zeros(shape, dtype=torch.float32, pin_memory=self._is_gpu)
             self._graphs = Graphs(device) if self._is_gpu and techniques.cuda_graphs else None

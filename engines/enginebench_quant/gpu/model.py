@@ -45,9 +45,12 @@ class GpuModel(LogitsModel):
         *,
         context: int,
         device: torch.device,
+        kv_type: str = "f16",
         techniques: Techniques = Techniques(),  # noqa: B008 - frozen
     ) -> None:
-        super().__init__(model, context=context, device=device, techniques=techniques)
+        super().__init__(
+            model, context=context, device=device, kv_type=kv_type, techniques=techniques
+        )
         self._tokens = torch.zeros(TICKETS, dtype=torch.int32, pin_memory=self._is_gpu)
         self._next_slot = 0
         self._has_filters = False

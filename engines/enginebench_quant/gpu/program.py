@@ -35,12 +35,13 @@ class Program:
         context: int,
         device: torch.device,
         techniques: Techniques,
+        kv_type: str,
     ) -> None:
         self.config, self.weights, self.device = config, weights, device
         self.techniques = techniques
         self.state = State.empty(config.vocab_size, device)
         self.ops = ops.kernels(device.type)
-        self.cache = GpuCache(config, context, device)
+        self.cache = GpuCache(config, context, device, kv_type)
         tables = {kind: _angles(config, kind, context, device) for kind in set(config.layers)}
         self.cos_sin = [tables[kind] for kind in config.layers]
         self.sights = [_sight(config, kind, context) for kind in config.layers]

@@ -17,9 +17,11 @@ RESERVED_BYTES = 512 << 20  # CUDA graphs, the library's workspaces, what fragme
 WIDE_BYTES = 2  # of a number in a chunk's buffers
 
 
-def fitting_split(model: Model, context: int, free: Sequence[int], wanted: int | None) -> Split:
+def fitting_split(
+    model: Model, context: int, free: Sequence[int], wanted: int | None, kv_type: str = "f16"
+) -> Split:
     """`wanted` layers (None: as many as fit) on GPUs with `free` bytes; else ModelError."""
-    costs, fixed = costs_of(model, context), RESERVED_BYTES + buffer_bytes(model.config)
+    costs, fixed = costs_of(model, context, kv_type), RESERVED_BYTES + buffer_bytes(model.config)
     room = [max(0, each - fixed) for each in free]
     split = split_layers(costs, room, wanted)
     if split is not None:
@@ -35,13 +37,13 @@ def fitting_split(model: Model, context: int, free: Sequence[int], wanted: int |
     )
 
 
-def costs_of(model: Model, context: int) -> Costs:
+def costs_of(model: Model, context: int, kv_type: str) -> Costs:
     """Each layer's with its share of the cache."""
     config, layers = model.config, [0] * model.config.n_layers
     for name, tensor in model.weights.items():
         if name.startswith("blk."):
             layers[int(name.split(".")[1])] += _bytes(tensor)
-    cache, tied = cache_bytes(config, context), config.tie_word_embeddings
+    cache, tied = cache_bytes(config, context, kv_type), config.tie_word_embeddings
     head, embedding = "token_embd.weight" if tied else "output.weight", "token_embd.weight"
     return Costs(
         layers=[own + cache for own in layers],

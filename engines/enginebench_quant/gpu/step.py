@@ -86,7 +86,7 @@ class Step:
                 p.cache.keys[index], p.cache.values[index],
                 out.row(row) if isinstance(out, Int8Vector) else out[row], p.workspace,
                 q_norm=w.q_norm, k_norm=w.k_norm, eps=self._config.rms_norm_eps,
-                sight=p.sights[index], early=row == 0,
+                sight=p.sights[index], early=row == 0, scales=p.cache.scales[index],
             )  # fmt: skip
 
     def _join(self, x: Tensor | Int8Vector, matrix: Matrix, norm: Tensor | None) -> None:

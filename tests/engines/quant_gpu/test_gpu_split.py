@@ -157,7 +157,7 @@ def test_shares_follow_the_memory() -> None:
 
 def test_what_does_not_fit_is_said() -> None:
     model = random_model(with_flags(n_layers=3), "Q4_0")
-    costs = costs_of(model, 96)
+    costs = costs_of(model, 96, "f16")
     assert len(set(costs.layers)) == 1 and costs.tied
     need = sum(costs.layers) + costs.head
     monkey = pytest.MonkeyPatch()

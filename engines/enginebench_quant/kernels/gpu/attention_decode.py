@@ -22,7 +22,7 @@ from enginebench_quant.kernels.gpu.dependent_launch import await_previous, launc
 from enginebench_quant.kernels.gpu.sight import Sight
 from enginebench_quant.kernels.gpu.vector import PACKED_HEADS, Int8Vector
 
-__all__ = ["AttentionWorkspace", "decode_attention"]
+__all__ = ["AttentionWorkspace", "decode_attention", "store_rounded"]
 
 _LOG2E = math.log2(math.e)
 _TILE = 64
@@ -54,10 +54,13 @@ def capped(score, cap):
 
 @triton.jit
 def _keys_and_values(
-    k_head, v_head, start, end,
+    k_head, v_head, k_scales, v_scales, start, end,
     HALF: tl.constexpr, HALF_PAD: tl.constexpr, D_PAD: tl.constexpr, TILE: tl.constexpr,
+    QUANTIZED: tl.constexpr,
 ):  # fmt: skip
-    """Both halves of a tile of keys (D/2, TILE), its values (TILE, D), past the caches of cores."""
+    """Both halves of a tile of keys (D/2, TILE), its values (TILE, D), past the caches of cores;
+    and what each is to be multiplied with, if they are quantized.
+    """
     D: tl.constexpr = 2 * HALF
     half = tl.arange(0, HALF_PAD)
     d = tl.arange(0, D_PAD)
@@ -69,19 +72,60 @@ def _keys_and_values(
     high = tl.load(k_at + HALF, mask=k_mask, other=0.0, cache_modifier=".cg")
     v_mask = inside[:, None] & (d < D)[None, :]
     v_at = v_head + key[:, None] * D + d[None, :]
-    return low, high, tl.load(v_at, mask=v_mask, other=0.0, cache_modifier=".cg")
+    value = tl.load(v_at, mask=v_mask, other=0.0, cache_modifier=".cg")
+    if QUANTIZED:
+        BLOCKS: tl.constexpr = D // 32
+        k_at = k_scales + key[None, :] * BLOCKS + half[:, None] // 32
+        low_scale = tl.load(k_at, mask=k_mask, other=0.0, cache_modifier=".cg")
+        high_scale = tl.load(k_at + BLOCKS // 2, mask=k_mask, other=0.0, cache_modifier=".cg")
+        v_at = v_scales + key[:, None] * BLOCKS + d[None, :] // 32
+        value_scale = tl.load(v_at, mask=v_mask, other=0.0, cache_modifier=".cg")
+        return low, high, value, low_scale, high_scale, value_scale
+    else:
+        return low, high, value, low, high, value
+
+
+@triton.jit
+def _halves(codes, scale, QUANTIZED: tl.constexpr):
+    """The numbers in f16."""
+    if QUANTIZED:
+        return codes.to(tl.float16) * scale
+    else:
+        return codes
+
+
+@triton.jit
+def rounded(x, BLOCKS: tl.constexpr):
+    """x (BLOCKS * 32,) f32 as int8 in blocks: codes (BLOCKS, 32) and f16 scales (BLOCKS,)."""
+    rows = tl.reshape(x, (BLOCKS, 32))
+    largest = tl.max(tl.abs(rows), axis=1)
+    inverse = tl.where(largest > 0, 127.0 / tl.where(largest > 0, largest, 1.0), 0.0)
+    codes = (rows * inverse[:, None] + 12582912.0) - 12582912.0  # 1.5 * 2**23: rounds to even
+    return codes, (largest * (1.0 / 127.0)).to(tl.float16)
+
+
+@triton.jit
+def store_rounded(x, codes_at, scales_at, BLOCKS: tl.constexpr, writes):
+    """Stores x (BLOCKS * 32,) rounded, if it `writes`, and gives what it then reads as, in f16."""
+    codes, scales = rounded(x, BLOCKS)
+    block = tl.arange(0, BLOCKS)
+    at = block[:, None] * 32 + tl.arange(0, 32)[None, :]
+    tl.store(codes_at + at, codes.to(tl.int8), mask=(at >= 0) & writes)
+    tl.store(scales_at + block, scales, mask=(block >= 0) & writes)
+    return tl.reshape(codes.to(tl.float16) * scales[:, None], (BLOCKS * 32,))
 
 
 @triton.jit
 def _decode_kernel(
-    qkv, q_norm, k_norm, eps, cos_sin, position, k_cache, v_cache, out, out_scales, out_sums,
-    partial, partial_lse, arrived, scale, softcap, capacity,
+    qkv, q_norm, k_norm, eps, cos_sin, position, k_cache, v_cache, k_scales, v_scales,
+    out, out_scales, out_sums, partial, partial_lse, arrived, scale, softcap, capacity,
     N_HEADS: tl.constexpr, N_KV_HEADS: tl.constexpr, HEADS: tl.constexpr, HEADS_PAD: tl.constexpr,
     HALF: tl.constexpr, HALF_PAD: tl.constexpr, D_PAD: tl.constexpr, TILE: tl.constexpr,
     SPLITS: tl.constexpr, SPLITS_PAD: tl.constexpr, NORMED: tl.constexpr, PACKED: tl.constexpr,
-    WINDOW: tl.constexpr, CAPPED: tl.constexpr, PDL: tl.constexpr,
+    WINDOW: tl.constexpr, CAPPED: tl.constexpr, QUANTIZED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     D: tl.constexpr = 2 * HALF
+    BLOCKS: tl.constexpr = D // 32
     GROUP: tl.constexpr = N_HEADS // N_KV_HEADS
     split = tl.program_id(0)
     group = tl.program_id(1)
@@ -98,8 +142,11 @@ def _decode_kernel(
     end = tl.minimum(begin + tiles_each * TILE, keys)
     k_head = k_cache + kv_head.to(tl.int64) * capacity * D
     v_head = v_cache + kv_head.to(tl.int64) * capacity * D
-    k_low, k_high, value = _keys_and_values(
-        k_head, v_head, begin, end, HALF, HALF_PAD, D_PAD, TILE
+    k_head_scales = k_scales + kv_head.to(tl.int64) * capacity * BLOCKS
+    v_head_scales = v_scales + kv_head.to(tl.int64) * capacity * BLOCKS
+    following = _keys_and_values(
+        k_head, v_head, k_head_scales, v_head_scales, begin, end, HALF, HALF_PAD, D_PAD, TILE,
+        QUANTIZED,
     )  # fmt: skip
     half = tl.arange(0, HALF_PAD)
     angles = cos_sin + keys.to(tl.int64) * D + half
@@ -124,16 +171,30 @@ def _decode_kernel(
         one = tl.arange(0, 1)[:, None]
         k_at = qkv + (N_HEADS + kv_head) * D + one
         new_low, new_high = rotated(k_at, k_norm, eps, cos, sin, one < 1, HALF, HALF_PAD, NORMED)
-        new_low = new_low.to(tl.float16)
-        new_high = new_high.to(tl.float16)
         v_at = qkv + (N_HEADS + N_KV_HEADS + kv_head) * D + d
-        new_v = tl.load(v_at, mask=d < D, other=0.0).to(tl.float16)
-        if group * HEADS % GROUP == 0:
-            place = keys.to(tl.int64) * D
-            k_to = k_head + place + half[None, :]
-            tl.store(k_to, new_low, mask=half[None, :] < HALF)
-            tl.store(k_to + HALF, new_high, mask=half[None, :] < HALF)
-            tl.store(v_head + place + d, new_v, mask=d < D)
+        new_v = tl.load(v_at, mask=d < D, other=0.0)
+        place = keys.to(tl.int64)
+        if QUANTIZED:
+            NB: tl.constexpr = BLOCKS // 2
+            low_row = tl.reshape(new_low, (HALF,))
+            high_row = tl.reshape(new_high, (HALF,))
+            k_to = k_head + place * D
+            v_to = v_head + place * D
+            ks_to = k_head_scales + place * BLOCKS
+            vs_to = v_head_scales + place * BLOCKS
+            writes = group * HEADS % GROUP == 0
+            new_low = store_rounded(low_row, k_to, ks_to, NB, writes)[None, :]
+            new_high = store_rounded(high_row, k_to + HALF, ks_to + NB, NB, writes)[None, :]
+            new_v = store_rounded(new_v, v_to, vs_to, BLOCKS, writes)
+        else:
+            new_low = new_low.to(tl.float16)
+            new_high = new_high.to(tl.float16)
+            new_v = new_v.to(tl.float16)
+            if group * HEADS % GROUP == 0:
+                k_to = k_head + place * D + half[None, :]
+                tl.store(k_to, new_low, mask=half[None, :] < HALF)
+                tl.store(k_to + HALF, new_high, mask=half[None, :] < HALF)
+                tl.store(v_head + place * D + d, new_v, mask=d < D)
         best = tl.sum(low.to(tl.float32) * new_low.to(tl.float32), axis=1)
         best += tl.sum(high.to(tl.float32) * new_high.to(tl.float32), axis=1)
         if CAPPED:
@@ -142,12 +203,14 @@ def _decode_kernel(
         acc = acc + new_v.to(tl.float32)[None, :]
 
     for start in tl.range(begin, end, TILE, num_stages=1):
-        this_low = k_low
-        this_high = k_high
-        this_value = value
-        k_low, k_high, value = _keys_and_values(
-            k_head, v_head, start + TILE, end, HALF, HALF_PAD, D_PAD, TILE
+        k_low, k_high, value, low_scale, high_scale, value_scale = following
+        following = _keys_and_values(
+            k_head, v_head, k_head_scales, v_head_scales, start + TILE, end, HALF, HALF_PAD,
+            D_PAD, TILE, QUANTIZED,
         )  # fmt: skip
+        this_low = _halves(k_low, low_scale, QUANTIZED)
+        this_high = _halves(k_high, high_scale, QUANTIZED)
+        this_value = _halves(value, value_scale, QUANTIZED)
         score = tl.dot(low, this_low) + tl.dot(high, this_high)  # (HEADS_PAD, TILE)
         if CAPPED:
             score = capped(score, softcap)
@@ -224,6 +287,7 @@ def decode_attention(
     eps: float = 0.0,
     sight: Sight | None = None,
     early: bool = True,
+    scales: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """Twin of reference.decode_attention.
 
@@ -237,6 +301,8 @@ def decode_attention(
         raise ValueError(f"qkv is {qkv.dtype} {tuple(qkv.shape)}, not f32 of all heads' rows")
     if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
         raise ValueError("caches must be contiguous")
+    if scales is not None and head_dim not in (64, 128, 256):
+        raise ValueError(f"keys of {head_dim} are not cached in q8_0, only of 64, 128 and 256")
     packed = isinstance(out, Int8Vector)
     if packed and head_dim not in PACKED_HEADS:
         raise ValueError(f"heads of {head_dim} are not written as int8, only {PACKED_HEADS}")
@@ -244,13 +310,15 @@ def decode_attention(
     half = head_dim // 2
     _decode_kernel[(workspace.splits, n_heads // workspace.heads)](
         qkv, qkv if q_norm is None else q_norm, qkv if k_norm is None else k_norm, eps, cos_sin,
-        position, k_cache, v_cache, *target, workspace.partial, workspace.lse, workspace.arrived,
+        position, k_cache, v_cache, *(scales or (k_cache, v_cache)), *target,
+        workspace.partial, workspace.lse, workspace.arrived,
         sight.scale * (1.0 if sight.softcap else _LOG2E), sight.softcap or 0.0, capacity,
         N_HEADS=n_heads, N_KV_HEADS=n_kv_heads, HEADS=workspace.heads, HEADS_PAD=16,
         HALF=half, HALF_PAD=max(16, triton.next_power_of_2(half)),
         D_PAD=max(16, triton.next_power_of_2(head_dim)), TILE=_TILE, SPLITS=workspace.splits,
         SPLITS_PAD=triton.next_power_of_2(workspace.splits), NORMED=q_norm is not None,
         PACKED=packed, WINDOW=sight.window or 0, CAPPED=sight.softcap is not None,
-        num_warps=4 if head_dim <= 128 else 8,
+        QUANTIZED=scales is not None,
+        num_warps=4 if head_dim <= 128 and (scales is None or head_dim <= 64) else 8,
         num_stages=1, **(launch_options(qkv.device) if early else {"PDL": False}),
     )  # fmt: skip

@@ -20,6 +20,7 @@ _HOMES = {
     "elementwise": ("add_rms_norm", "gate_mul", "norm_add", "rope_and_cache"),
     "attention_decode": ("decode_attention",),
     "attention_prefill": ("prefill_attention",),
+    "cache_rows": ("expand_rows", "round_rows"),
     "choose": ("choose", "scaled_logits"),
 }
 

@@ -24,6 +24,7 @@ __all__ = [
     "decode_attention",
     "dense_product",
     "expand",
+    "expand_rows",
     "gate_mul",
     "gate_up",
     "norm_add",
@@ -31,6 +32,7 @@ __all__ = [
     "product",
     "quantize_activations",
     "rope_and_cache",
+    "round_rows",
     "scaled_logits",
 ]
 
@@ -255,6 +257,7 @@ def decode_attention(
     eps: float = 0.0,
     sight: Sight | None = None,
     early: bool = True,
+    scales: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """One token: qkv (all heads * D,) f32 without rotation, position (1,) i32, to out (Hq * D,).
 
@@ -262,14 +265,49 @@ def decode_attention(
     kernel's affair.
     """
     del workspace, early
-    head_dim = k_cache.shape[2]
+    head_dim, place = k_cache.shape[2], int(position)
     q = torch.empty((1, out.shape[0] // head_dim, head_dim), dtype=torch.float16, device=out.device)
     span = torch.cat((position, torch.ones_like(position)))
-    rope_and_cache(
-        qkv[None], span, cos_sin, k_cache, v_cache, q, q_norm=q_norm, k_norm=k_norm, eps=eps
-    )
+    caches = (k_cache, v_cache)
+    if scales is not None:
+        plain = torch.zeros_like(k_cache, dtype=torch.float16)
+        caches = (plain, plain.clone())
+        for cache, codes, own in zip(caches, (k_cache, v_cache), scales, strict=True):
+            expand_rows(codes, own, position, cache)
+    rope_and_cache(qkv[None], span, cos_sin, *caches, q, q_norm=q_norm, k_norm=k_norm, eps=eps)
+    if scales is not None:
+        for cache, codes, own in zip(caches, (k_cache, v_cache), scales, strict=True):
+            round_rows(cache, span, codes, own)
     sight = sight or Sight.of_head(head_dim)
-    _put(_attention(q.float(), int(position), k_cache, v_cache, sight).flatten(), out)
+    _put(_attention(q.float(), place, *caches, sight).flatten(), out)
+
+
+def round_rows(
+    cache: Tensor, span: Tensor, codes: Tensor, scales: Tensor, most: int | None = None
+) -> None:
+    """Rows of the span, of cache (kv heads, capacity, D) f16, as q8_0: `codes` i8, and `scales`
+    (kv heads, capacity, D / 32) f16. The rows become what they then read as.
+    """
+    del most
+    start, count = (int(number) for number in span)
+    rows = cache[:, start : start + count].float().unflatten(-1, (-1, 32))
+    largest = rows.abs().amax(-1)
+    inverse = torch.where(largest > 0, 127.0 / largest, 0.0)
+    codes[:, start : start + count] = (
+        torch.round(rows * inverse[..., None]).flatten(-2).to(torch.int8)
+    )
+    scales[:, start : start + count] = (largest * (1.0 / 127.0)).half()
+    own = slice(start, start + count)
+    cache[:, own] = (
+        codes[:, own].half().unflatten(-1, (-1, 32)) * scales[:, own, :, None]
+    ).flatten(-2)
+
+
+def expand_rows(codes: Tensor, scales: Tensor, count: Tensor, out: Tensor) -> None:
+    """The first `count` (1,) rows of a cache in q8_0 as f16."""
+    end = int(count)
+    rows = codes[:, :end].half().unflatten(-1, (-1, 32)) * scales[:, :end, :, None]
+    out[:, :end] = rows.flatten(-2)
 
 
 def scaled_logits(
