@@ -26,29 +26,32 @@ _ROW_GROUP = 128  # columns a step where a row has one scale
 
 
 @triton.jit
-def unpacked(at, half, mask, zero, BITS: tl.constexpr, HALF: tl.constexpr, dtype: tl.constexpr):
-    """Both halves of groups of columns, less their zero, from the bytes at `at` + `half`."""
-    low = tl.load(at + half, mask=mask, other=0)
-    if BITS == 4:
-        high = low >> 4
-        low = low & 15
-    else:
-        high = tl.load(at + HALF + half, mask=mask, other=0)
-    return low.to(dtype) - zero.to(dtype), high.to(dtype) - zero.to(dtype)
-
-
-@triton.jit
-def fp8_halves(
-    at, half, inside, left, HALF: tl.constexpr, EVEN_K: tl.constexpr, dtype: tl.constexpr
+def _raw_halves(
+    at, half, inside, left, HALF: tl.constexpr, BITS: tl.constexpr, EVEN_K: tl.constexpr
 ):
-    """The same of fp8, of which `left` columns remain."""
-    if EVEN_K:
+    """Both halves of groups of which `left` columns remain, as they lie at `at`."""
+    if BITS == 4:
+        low = tl.load(at + half, mask=inside, other=0)
+        high = low
+    elif EVEN_K:
         low = tl.load(at + half, mask=inside, other=0.0)
         high = tl.load(at + HALF + half, mask=inside, other=0.0)
     else:
         low = tl.load(at + half, mask=inside & (half < left), other=0.0)
         high = tl.load(at + HALF + half, mask=inside & (half + HALF < left), other=0.0)
-    return low.to(dtype), high.to(dtype)
+    return low, high
+
+
+@triton.jit
+def _numbers(low, high, zero, BITS: tl.constexpr, PER_ROW: tl.constexpr, dtype: tl.constexpr):
+    """What those are, less their zero; whole groups' scales are not in it."""
+    if BITS == 4:
+        high = high >> 4
+        low = low & 15
+    if PER_ROW:
+        return low.to(dtype), high.to(dtype)
+    else:
+        return low.to(dtype) - zero.to(dtype), high.to(dtype) - zero.to(dtype)
 
 
 @triton.jit
@@ -61,13 +64,37 @@ def weight_halves(
     HALF: tl.constexpr = GROUP // 2
     half = tl.arange(0, HALF)[None, :]
     at = (values + row * value_stride)[:, None] + group * (GROUP * BITS // 8)
-    if PER_ROW:
-        return fp8_halves(at, half, inside[:, None], K - group * GROUP, HALF, EVEN_K, dtype)
-    else:
-        zero = tl.full(row.shape, MIDDLE, tl.float32)
-        if ZEROS:
-            zero = tl.load(zeros + row * n_groups + group, mask=inside, other=0).to(tl.float32)
-        return unpacked(at, half, inside[:, None], zero[:, None], BITS, HALF, dtype)
+    left = K - group * GROUP
+    low, high = _raw_halves(at, half, inside[:, None], left, HALF, BITS, EVEN_K)
+    zero = tl.full(row.shape, MIDDLE, tl.float32)
+    if ZEROS:
+        zero = tl.load(zeros + row * n_groups + group, mask=inside, other=0).to(tl.float32)
+    return _numbers(low, high, zero[:, None], BITS, PER_ROW, dtype)
+
+
+@triton.jit
+def _vector_tile(
+    values, scales, zeros, row, inside, start, end, value_stride, n_groups, K: tl.constexpr,
+    GROUP: tl.constexpr, BITS: tl.constexpr, MIDDLE: tl.constexpr, PER_ROW: tl.constexpr,
+    ZEROS: tl.constexpr, EVEN_K: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """DEPTH groups of some rows: both raw halves (rows, DEPTH, GROUP / 2), scales, zeros."""
+    HALF: tl.constexpr = GROUP // 2
+    half = tl.arange(0, HALF)[None, None, :]
+    group = start + tl.arange(0, DEPTH)
+    real = inside[:, None] & (group < end)[None, :]
+    at = (values + row * value_stride)[:, None, None]
+    at += (group * (GROUP * BITS // 8))[None, :, None]
+    left = (K - group * GROUP)[None, :, None]
+    low, high = _raw_halves(at, half, real[:, :, None], left, HALF, BITS, EVEN_K)
+    place = (row * n_groups)[:, None] + group[None, :]
+    scale = tl.where(real, 1.0, 0.0)
+    zero = tl.full(real.shape, MIDDLE, tl.float32)
+    if not PER_ROW:
+        scale = tl.load(scales + place, mask=real, other=0.0).to(tl.float32)
+    if ZEROS:
+        zero = tl.load(zeros + place, mask=real, other=0).to(tl.float32)
+    return low, high, scale, zero
 
 
 @triton.jit
@@ -77,43 +104,33 @@ def _vector_kernel(
     PER_ROW: tl.constexpr, ZEROS: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
     EVEN_K: tl.constexpr, SPLIT: tl.constexpr, BIAS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    await_previous(PDL)
-    HALF: tl.constexpr = GROUP // 2
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     part = tl.program_id(1)
     inside = row < N
     long_row = row.to(tl.int64)
-    row_at = (values + long_row * value_stride)[:, None, None]
-    half = tl.arange(0, HALF)
-    half_3d = half[None, None, :]
-    acc = tl.zeros((ROWS, DEPTH, HALF), tl.float32)
+    acc = tl.zeros((ROWS, DEPTH, GROUP // 2), tl.float32)
     begin = part * groups_each
     end = tl.minimum(begin + groups_each, n_groups)
+    low, high, scale, zero = _vector_tile(
+        values, scales, zeros, long_row, inside, begin, end, value_stride, n_groups,
+        K, GROUP, BITS, MIDDLE, PER_ROW, ZEROS, EVEN_K, DEPTH,
+    )  # fmt: skip
+    await_previous(PDL)
     for start in tl.range(begin, end, DEPTH):
         group = start + tl.arange(0, DEPTH)
-        real = inside[:, None] & (group < end)[None, :]  # (ROWS, DEPTH)
-        at = row_at + (group * (GROUP * BITS // 8))[None, :, None]
-        scale_at = (long_row * n_groups)[:, None] + group[None, :]
-        if PER_ROW:
-            left = (K - group * GROUP)[None, :, None]
-            low, high = fp8_halves(at, half_3d, real[:, :, None], left, HALF, EVEN_K, tl.float32)
-        else:
-            zero = tl.full((ROWS, DEPTH), MIDDLE, tl.float32)
-            if ZEROS:
-                zero = tl.load(zeros + scale_at, mask=real, other=0).to(tl.float32)
-            low, high = unpacked(
-                at, half_3d, real[:, :, None], zero[:, :, None], BITS, HALF, tl.float32
-            )
-        k = group[:, None] * GROUP + half[None, :]  # (DEPTH, HALF)
-        x_low = tl.load(x + k, mask=(k < K) & (group < end)[:, None], other=0.0).to(tl.float32)
-        k += HALF
-        x_high = tl.load(x + k, mask=(k < K) & (group < end)[:, None], other=0.0).to(tl.float32)
-        product = low * x_low[None, :, :] + high * x_high[None, :, :]
-        if PER_ROW:
-            acc += product
-        else:
-            scale = tl.load(scales + scale_at, mask=real, other=0.0).to(tl.float32)
-            acc += product * scale[:, :, None]
+        k = group[:, None] * GROUP + tl.arange(0, GROUP // 2)[None, :]
+        real = (group < end)[:, None]
+        x_low = tl.load(x + k, mask=real & (k < K), other=0.0).to(tl.float32)
+        k += GROUP // 2
+        x_high = tl.load(x + k, mask=real & (k < K), other=0.0).to(tl.float32)
+        w_low, w_high = _numbers(low, high, zero[:, :, None], BITS, PER_ROW, tl.float32)
+        product = w_low * x_low[None, :, :] + w_high * x_high[None, :, :]
+        product *= scale[:, :, None]
+        low, high, scale, zero = _vector_tile(  # the next ones, before these are summed
+            values, scales, zeros, long_row, inside, start + DEPTH, end, value_stride, n_groups,
+            K, GROUP, BITS, MIDDLE, PER_ROW, ZEROS, EVEN_K, DEPTH,
+        )  # fmt: skip
+        acc += product
     total = tl.sum(tl.sum(acc, axis=2), axis=1)
     if PER_ROW:
         total *= tl.load(scales + row, mask=inside, other=0.0)

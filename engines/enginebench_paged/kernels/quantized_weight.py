@@ -91,8 +91,8 @@ class QuantizedWeight:
         if self.format.bits == 4:
             grouped = torch.cat((grouped & 15, grouped >> 4), dim=-1)
         zeros = self.format.middle if self.zeros is None else self.zeros[..., None].float()
-        whole = (grouped.float() - zeros) * scales[..., None]
-        return whole.flatten(-2)[..., : self.columns].to(dtype)
+        values = grouped.float().sub_(zeros).mul_(scales[..., None])
+        return values.flatten(-2)[..., : self.columns].to(dtype)
 
 
 def whole(weight: Tensor | QuantizedWeight, dtype: torch.dtype) -> Tensor:
