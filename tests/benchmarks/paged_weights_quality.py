@@ -20,7 +20,6 @@ from enginebench_paged.engine import PagedEngine
 
 FORMATS = {
     "as given": {},
-    "`dtype=bf16`": {"dtype": "bf16"},
     "`kv_cache_dtype=fp8`": {"kv_cache_dtype": "fp8"},
     "`quantization=int8`": {"quantization": "int8"},
     "`quantization=fp8`": {"quantization": "fp8"},
@@ -29,6 +28,7 @@ FORMATS = {
         "quantization": "int4",
         "quantization_group": 32,
     },
+    "`dtype=bf16`": {"dtype": "bf16"},
     "`quantization=int4`, `quantization_zeros=no`": {
         "quantization": "int4",
         "quantization_zeros": False,

@@ -1,9 +1,10 @@
 """Products with weights of 8 or 4 bits, turned into numbers in registers: x (M, K) times W (N, K)
 transposed.
 
-Integers less their zero are exact in any 16-bit type; the scale of a group multiplies its sum in
-float32. As in `gemv`, W is the tall operand, so that what was just unpacked goes from registers to
-the matrix units, for few columns (rows of x) and for many. A single row goes to the vector units.
+Integers less their zero are exact in any 16-bit type, a zero in sixteenths too; the scale of a
+group multiplies its sum in float32. As in `gemv`, W is the tall operand, so that what was just
+unpacked goes from registers to the matrix units, for few columns (rows of x) and for many. A single
+row goes to the vector units.
 """
 
 import torch
@@ -43,6 +44,12 @@ def _raw_halves(
 
 
 @triton.jit
+def _zero(at, mask, BITS: tl.constexpr):
+    zero = tl.load(at, mask=mask, other=0).to(tl.float32)
+    return zero / 16 if BITS == 4 else zero
+
+
+@triton.jit
 def _numbers(low, high, zero, BITS: tl.constexpr, PER_ROW: tl.constexpr, dtype: tl.constexpr):
     """What those are, less their zero; whole groups' scales are not in it."""
     if BITS == 4:
@@ -68,7 +75,7 @@ def weight_halves(
     low, high = _raw_halves(at, half, inside[:, None], left, HALF, BITS, EVEN_K)
     zero = tl.full(row.shape, MIDDLE, tl.float32)
     if ZEROS:
-        zero = tl.load(zeros + row * n_groups + group, mask=inside, other=0).to(tl.float32)
+        zero = _zero(zeros + row * n_groups + group, inside, BITS)
     return _numbers(low, high, zero[:, None], BITS, PER_ROW, dtype)
 
 
@@ -93,7 +100,7 @@ def _vector_tile(
     if not PER_ROW:
         scale = tl.load(scales + place, mask=real, other=0.0).to(tl.float32)
     if ZEROS:
-        zero = tl.load(zeros + place, mask=real, other=0).to(tl.float32)
+        zero = _zero(zeros + place, real, BITS)
     return low, high, scale, zero
 
 

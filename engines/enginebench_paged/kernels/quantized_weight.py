@@ -1,9 +1,10 @@
 """Weight matrices in 8 or 4 bits: how they are made, how they lie in memory, what they mean.
 
 Integers: W[n, k] = (value - zero) * scale, with a scale for each `group` of columns of a row, and a
-zero of its own (asymmetric) or the middle of the range (symmetric). Columns are padded to whole
-groups. A byte of 4-bit values holds column i of its group below and column i + group / 2 above, so
-that a kernel gets two tiles of neighbouring columns from one tile of bytes.
+zero of its own (asymmetric; of 4 bits in sixteenths) or the middle of the range (symmetric).
+Columns are padded to whole groups. A byte of 4-bit values holds column i of its group below and
+column i + group / 2 above, so that a kernel gets two tiles of neighbouring columns from one tile of
+bytes.
 
 fp8 (e4m3): W[n, k] = value * scale, one scale a row.
 """
@@ -39,6 +40,13 @@ class WeightFormat:
     bits: int
     group: int | None
     has_zeros: bool = False
+
+    @property
+    def zero_parts(self) -> int:
+        """A zero counts in these parts of a step: those of 4 bits in sixteenths, which are exact in
+        bf16 too, and spare a group whose values lie between two steps an error in one direction.
+        """
+        return 16 if self.bits == 4 else 1
 
     @property
     def middle(self) -> int:
@@ -90,7 +98,9 @@ class QuantizedWeight:
         grouped = self.values.unflatten(-1, (scales.shape[-1], -1))
         if self.format.bits == 4:
             grouped = torch.cat((grouped & 15, grouped >> 4), dim=-1)
-        zeros = self.format.middle if self.zeros is None else self.zeros[..., None].float()
+        zeros: Tensor | int = self.format.middle
+        if self.zeros is not None:
+            zeros = self.zeros[..., None].float() / self.format.zero_parts
         values = grouped.float().sub_(zeros).mul_(scales[..., None])
         return values.flatten(-2)[..., : self.columns].to(dtype)
 
@@ -143,12 +153,12 @@ def _integers(rows: Tensor, format: WeightFormat) -> tuple[Tensor, Tensor, Tenso
     if format.has_zeros:
         low = grouped.amin(-1).clamp_(max=0.0)
         scale = _as_stored((grouped.amax(-1).clamp_(min=0.0) - low) / largest)
-        zero = (-low / scale.float()).round_().clamp_(0, largest)
+        zero = (-low / scale.float() * format.zero_parts).round_().clamp_(0, 255)
     else:
         scale = _as_stored(grouped.abs().amax(-1) / (format.middle - 1))
-        zero = torch.full_like(scale, format.middle, dtype=torch.float32)
-    values = (grouped / scale.float()[..., None]).round_().add_(zero[..., None])
-    values = values.clamp_(0, largest).to(torch.uint8)
+        zero = torch.full_like(scale, format.middle * format.zero_parts, dtype=torch.float32)
+    values = (grouped / scale.float()[..., None]).add_(zero[..., None] / format.zero_parts)
+    values = values.round_().clamp_(0, largest).to(torch.uint8)
     if format.bits == 4:
         below, above = values.chunk(2, dim=-1)
         values = below | (above << 4)

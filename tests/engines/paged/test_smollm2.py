@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_references import continue_greedily, drain, greedy, tokens_of
+from tiny_references import continue_greedily, drain, greedy, logprobs, tokens_of
 
+from enginebench.types import OptionValue
 from enginebench_models import Model, open_model
 from enginebench_paged.engine import PagedEngine
 
@@ -17,6 +18,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("on_the_cpu")]
 
 PROMPTS = ("Once upon a time", "The capital of France is", "def fibonacci(n):\n")
 OUTPUT_TOKENS = 32
+TEXT = (
+    "The harbour lies an hour north of the city, at the mouth of a river that freezes in December."
+    " Ships brought timber and took away salted fish, and for two hundred years nobody thought of"
+    " building a railway. When it came at last, in the spring of 1894, the first train carried a"
+    " brass band, three newspaper men and the mayor, who fell asleep before the second station."
+)
 _MODULES = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -96,3 +103,27 @@ def test_bf16_tells_the_same_story(smollm2_path: Path) -> None:
         texts.append(model.tokenizer.decode(tokens_of(drain(engine)["story"])))
     assert texts[0].startswith(", the city of N")
     assert texts[1][:60] == texts[0][:60]
+
+
+@pytest.mark.parametrize(
+    ("options", "most_nats"),
+    [
+        ({"kv_cache_dtype": "fp8"}, 0.3),
+        ({"quantization": "int8"}, 0.15),
+        ({"quantization": "int4", "quantization_group": 32}, 0.3),
+        ({"quantization": "fp8"}, 0.3),
+    ],
+    ids=str,
+)
+def test_fewer_bits_say_nearly_the_same(
+    smollm2_path: Path, options: dict[str, OptionValue], most_nats: float
+) -> None:
+    """Logprobs of a text move by so much in the mean, and perplexity by no more than 10%."""
+    model = open_model(str(smollm2_path))
+    tokens = tuple(model.tokenizer.encode(TEXT))
+    plain: dict[str, OptionValue] = {"dtype": "f32", "kv_memory_gb": 0.2}
+    exact, found = (
+        logprobs(PagedEngine(model, {**plain, **given}), tokens) for given in ({}, options)
+    )
+    assert 0.001 < (found - exact).abs().mean() < most_nats
+    assert abs(float(found.mean() - exact.mean())) < 0.1

@@ -149,3 +149,12 @@ def test_launcher_names_what_is_wrong(device) -> None:
         quantized_linear(torch.randn(1, 32, device=device), held)
     with pytest.raises(ValueError, match="takes one row, x has 2"):
         quantized_linear(torch.randn(2, 64, device=device), held, config=VECTOR)
+
+
+def test_values_between_two_steps_cost_no_more_than_a_sixteenth_of_one() -> None:
+    """As those of a model that had 4 bits already: all of a group lie as far off the steps."""
+    steps = torch.randint(0, 16, (32, 64)).float()
+    steps[:, 0], steps[:, 1] = 0, 15
+    weight = (steps - torch.rand(32, 1) * 15) / 32
+    held = quantize(weight, INT4_ZEROS)
+    assert (held.dequantized() - weight).abs().max() <= 1.1 / 32 / 32 + 15 / 32 / 256
