@@ -107,8 +107,8 @@ class ScriptedEngine:
         self._running[request.request_id] = (request, iter(self.reply(request)), 0)
 
     def abort(self, request_id: str) -> None:
-        self.aborted.append(request_id)
         self._running.pop(request_id, None)
+        self.aborted.append(request_id)  # last: tests wait for it in another thread
 
     def has_work(self) -> bool:
         return bool(self._running)
