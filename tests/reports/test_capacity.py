@@ -38,17 +38,23 @@ def test_one_slot_waits_as_theory_says(load: float) -> None:
 
 def test_slots_that_do_not_slow_each_other_down_add_no_wait() -> None:
     free = service([0.5] * 200, [0.05] * 200)
-    served = simulate(free, np.arange(2000) * 0.6, 1)
+    served = simulate(free, np.arange(2000) * 1.2, 1)
     assert served.ttft_s == pytest.approx(0.5)
     assert served.e2e_s == pytest.approx(1.0)
 
 
+def test_a_prompt_waits_for_half_the_step_of_those_that_answer() -> None:
+    pair = service([0.5, 0.5], [0.05, 0.08])
+    served = simulate(pair, np.array([0.0, 0.6]), 1)
+    assert served.ttft_s == pytest.approx([0.5, 0.5 + 0.05 / 2])
+
+
 def test_prompts_wait_for_each_other_as_theory_says() -> None:
     """M/D/1 again: prompts are computed one after the other, however many slots there are."""
-    free = service([0.5] * 200, [0.05] * 200)
+    free = service([0.5] * 200, [1e-4] * 200)  # tokens of no account
     served = simulate(free, poisson_times(1.0, 60_000, seed=3), 1)
     assert float((served.ttft_s - 0.5).mean()) == pytest.approx(0.5 * 0.5 / (2 * 0.5), rel=0.06)
-    assert served.tpot_s == pytest.approx(0.05)
+    assert served.tpot_s == pytest.approx(1e-4)
 
 
 def test_sharing_a_replica_costs_what_was_measured() -> None:
