@@ -131,7 +131,9 @@ def test_a_reader_that_stands_still_is_hung_up_on():
     engine.context_length = 10**9
     with serving(engine, limits=Limits(stall_timeout_s=0.3)) as server:
         host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as slow:
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # soon full
+            slow.connect((host, int(port)))
             raw = b'{"model":"fake","prompt":"a","max_tokens":30000000,"stream":true}'
             head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(raw)}\r\n\r\n"
             slow.sendall(head.encode() + raw)
