@@ -122,10 +122,8 @@ def test_heads_of_a_program_divide_the_group(device) -> None:
         attention_decode.AttentionWorkspace(6, 2, 16, CAPACITY, device, heads=2)
 
 
-@pytest.mark.parametrize("past", [5, 70, 150])
-@pytest.mark.parametrize(
-    "sight", [Sight(0.2, window=40), Sight(0.3, softcap=4.0), Sight(0.2, window=9, softcap=4.0)]
-)
+@pytest.mark.parametrize("past", [5, 150])
+@pytest.mark.parametrize("sight", [Sight(0.2, window=40), Sight(0.2, window=9, softcap=4.0)])
 def test_windows_and_soft_caps(sight, past, device) -> None:
     heads, kv_heads, dim = 4, 2, 32
     case = Case(heads, kv_heads, dim, False, device)
