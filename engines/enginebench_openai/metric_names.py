@@ -11,6 +11,7 @@ SERVER_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "server_running": ("enginebench:requests_running",),
     "server_waiting": ("enginebench:requests_waiting",),
     "server_kv_used_share": ("enginebench:kv_blocks_used/enginebench:kv_blocks",),
+    "server_kv_filled_share": ("enginebench:kv_slots_filled/enginebench:kv_slots_held",),
     "server_prefix_queried_tokens": ("enginebench:prefix_cache_queried_tokens_total",),
     "server_prefix_hit_tokens": ("enginebench:prefix_cache_hit_tokens_total",),
     "server_preemptions": ("enginebench:preemptions_total",),

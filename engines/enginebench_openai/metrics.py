@@ -6,6 +6,7 @@ families are made when somebody asks. All of it belongs to the event loop's thre
     enginebench:requests_running, requests_waiting              gauges, from the engine
     enginebench:prompt_tokens_total, generation_tokens_total    counters, from the engine
     enginebench:kv_blocks, kv_blocks_used                       gauges, where there is a block cache
+    enginebench:kv_slots_held, kv_slots_filled                  gauges, where there is a block cache
     enginebench:prefix_cache_queried_tokens_total, prefix_cache_hit_tokens_total, preemptions_total
     enginebench:draft_tokens_total, accepted_draft_tokens_total   where tokens are guessed ahead
     enginebench:requests_in_flight                 gauge: taken in, not ended
@@ -207,6 +208,11 @@ def _engine_families(stats: EngineStats) -> Iterator[Metric]:
         "requests_waiting": ("Requests queued in the engine", stats.waiting_requests),
         "kv_blocks": ("KV cache blocks", stats.kv_blocks_total),
         "kv_blocks_used": ("KV cache blocks in use", stats.kv_blocks_used),
+        "kv_slots_held": (
+            "Tokens that blocks of running requests have room for, a shared block once for each",
+            stats.kv_slots_held,
+        ),
+        "kv_slots_filled": ("Those of them that hold keys and values", stats.kv_slots_filled),
     }
     counters = {
         "prompt_tokens": ("Prompt tokens taken in", stats.prompt_tokens_total),

@@ -124,6 +124,8 @@ class EngineStats:
     generated_tokens_total: int
     kv_blocks_total: int | None = None
     kv_blocks_used: int | None = None
+    kv_slots_held: int | None = None  # tokens that the blocks of running requests have room for
+    kv_slots_filled: int | None = None  # those of them that hold keys and values
     prefix_cache_queried_tokens_total: int | None = None
     prefix_cache_hit_tokens_total: int | None = None
     preemptions_total: int | None = None

@@ -146,6 +146,7 @@ class PagedEngine:
     def stats(self) -> EngineStats:
         """Counters and gauges."""
         counters, pool = self._scheduler.counters, self._scheduler.pool
+        held, filled = self._scheduler.slots
         cached, guesses = self.config.prefix_cache, self.config.speculative_tokens
         return EngineStats(
             running_requests=len(self._scheduler.running),
@@ -154,6 +155,8 @@ class PagedEngine:
             generated_tokens_total=counters.generated_tokens,
             kv_blocks_total=pool.num_blocks,
             kv_blocks_used=pool.used_count,
+            kv_slots_held=held,
+            kv_slots_filled=filled,
             prefix_cache_queried_tokens_total=counters.queried_tokens if cached else None,
             prefix_cache_hit_tokens_total=counters.hit_tokens if cached else None,
             preemptions_total=counters.preemptions,

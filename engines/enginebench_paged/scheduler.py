@@ -99,6 +99,14 @@ class Scheduler:
         self._sequences: dict[str, Sequence] = {}
         self._free_slots = list(range(config.max_batch - 1, -1, -1))
 
+    @property
+    def slots(self) -> tuple[int, int]:
+        """Tokens that the blocks of running sequences have room for, and those computed of them;
+        a shared block counts once for each of its holders.
+        """
+        held = sum(len(sequence.blocks) for sequence in self.running) * self.config.block_size
+        return held, sum(sequence.computed for sequence in self.running)
+
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence; ValueError if it can never run."""
         name, request = sequence.request.request_id, sequence.request

@@ -27,6 +27,7 @@ COMMON_NAMES = (
     "server_running",
     "server_waiting",
     "server_kv_used_share",
+    "server_kv_filled_share",
     "server_prefix_queried_tokens",
     "server_prefix_hit_tokens",
     "server_preemptions",

@@ -38,6 +38,13 @@ COLUMNS: Sequence[MetricInfo] = (
         "Largest share of the KV cache in use, as the server tells, over the window",
     ),
     MetricInfo(
+        "kv_waste_share",
+        "share",
+        "lower",
+        "Share of the cache held by requests that holds no token, as the server tells, mean over"
+        " the window",
+    ),
+    MetricInfo(
         "server_prefix_hit_share",
         "share",
         "neither",
@@ -59,12 +66,14 @@ def server_side(telemetry: pa.Table, window: Window | None) -> Mapping[str, floa
     running = _inside(telemetry, "server_running", window)
     waiting = _inside(telemetry, "server_waiting", window)
     used = _inside(telemetry, "server_kv_used_share", window)
+    filled = _mean(_inside(telemetry, "server_kv_filled_share", window))
     queried = _growth(telemetry, "server_prefix_queried_tokens", window)
     hit = _growth(telemetry, "server_prefix_hit_tokens", window)
     return {
         "server_running_mean": _mean(running),
         "server_waiting_mean": _mean(waiting),
         "server_kv_used_share_max": max(used, default=None),
+        "kv_waste_share": None if filled is None else 1.0 - filled,
         "server_prefix_hit_share": hit / queried if queried and hit is not None else None,
         "server_preemptions": _growth(telemetry, "server_preemptions", window),
     }

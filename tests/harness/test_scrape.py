@@ -66,10 +66,10 @@ def names_of(engine: str) -> Any:
 @pytest.mark.parametrize(
     ("engine", "text", "expected"),
     [
-        ("vllm", VLLM, (7, 2, 0.25, 1000, 100, 5)),
-        ("llamacpp", LLAMACPP, (1, 6, None, None, None, None)),
-        ("sglang", SGLANG, (8, 1, 0.5, None, None, None)),
-        ("tgi", "tgi_queue_size 3\ntgi_batch_current_size 2\n", (2, 3, None, None, None, None)),
+        ("vllm", VLLM, (7, 2, 0.25, None, 1000, 100, 5)),
+        ("llamacpp", LLAMACPP, (1, 6, None, None, None, None, None)),
+        ("sglang", SGLANG, (8, 1, 0.5, None, None, None, None)),
+        ("tgi", "tgi_queue_size 3\ntgi_batch_current_size 2\n", (2, 3, None, None, None, None, None)),
     ],
 )
 def test_each_engine_has_its_names(
@@ -81,12 +81,12 @@ def test_each_engine_has_its_names(
 
 def test_our_own_server_tells_all_of_them() -> None:
     metrics = ServerMetrics()
-    link = SimpleNamespace(stats=EngineStats(3, 2, 0, 0, 100, 25, 1000, 100, 5))
+    link = SimpleNamespace(stats=EngineStats(3, 2, 0, 0, 100, 25, 64, 48, 1000, 100, 5))
     metrics.engines.begin("m", cast(EngineLink, link))
     text = metrics.render().decode()
     for engine in ("paged", "quant", "echo", "transformers"):
         found = figures_in(text, names_of(engine))
-        assert [found[name] for name in COMMON_NAMES] == [3, 2, 0.25, 1000, 100, 5]
+        assert [found[name] for name in COMMON_NAMES] == [3, 2, 0.25, 0.75, 1000, 100, 5]
 
 
 def test_every_engine_uses_common_names_only() -> None:

@@ -151,7 +151,9 @@ def test_a_figure_that_nobody_measures_cannot_be_tested(tmp_path: Path) -> None:
     results = run(tmp_path / "r", {("paged", GPU, 1): [10]})
     found = built_in(results)["paging-cuts-waste"]
     assert found.verdict == "cannot be tested here"
-    assert found.tests[0].reason.startswith("no metric is called kv_waste_share; ")
+    assert found.tests[0].reason == "no believable cell of paged has kv_waste_share"
+    unknown = ruling(results, kind="figure", metric="kv_waist", of={"engine": "paged"}, below=1)
+    assert unknown.tests[0].reason.startswith("no metric is called kv_waist; ")
     unheard = ruling(
         results, kind="figure", metric="energy_j_per_token", of={"engine": "paged"}, below=1
     )

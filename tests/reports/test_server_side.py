@@ -33,6 +33,8 @@ def test_figures_are_of_the_window() -> None:
             {"ms": 2500, "server_prefix_queried_tokens": 100.0, "server_prefix_hit_tokens": 40.0},
             {"ms": 3500, "server_waiting": 4.0, "server_kv_used_share": 0.5},
             {"ms": 4500, "server_prefix_queried_tokens": 300.0, "server_prefix_hit_tokens": 90.0},
+            {"ms": 4500, "server_kv_filled_share": 0.75},
+            {"ms": 4550, "server_kv_filled_share": 1.0},
             {"ms": 4600, "server_kv_used_share": 0.25, "server_preemptions": 5.0},
             {"ms": 9000, "server_kv_used_share": 0.9, "server_preemptions": 50.0},
         ),
@@ -42,6 +44,7 @@ def test_figures_are_of_the_window() -> None:
         "server_running_mean": 4.0,
         "server_waiting_mean": 3.0,
         "server_kv_used_share_max": 0.5,
+        "kv_waste_share": 0.125,
         "server_prefix_hit_share": 0.25,
         "server_preemptions": 2.0,
     }

@@ -413,6 +413,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(seq.slot is None and not seq.blocks for seq in scheduler.waiting)
         for seq in scheduler.running:
             assert len(set(seq.blocks)) == len(seq.blocks)
+        held, filled = scheduler.slots
+        assert held == holders.total() * scheduler.config.block_size >= filled
 
     @invariant()
     def first_come_first_served(self) -> None:
