@@ -181,6 +181,14 @@ def test_dry_run_prints_cells_and_writes_nothing(bench: Bench, executor: FakeExe
     assert not list(Path().iterdir())
 
 
+def test_a_list_may_be_given_in_parts(bench: Bench, executor: FakeExecutor) -> None:
+    twice = ("--concurrency", "4", "--concurrency", "8")
+    result = bench("--dry-run", "--engines", "beta", *twice)
+    assert [line.split("-")[-2] for line in result.stdout.splitlines()] == ["c4", "c8"]
+    result = bench("--dry-run", "--engines", "beta", "--duration", "3", "--duration", "5")
+    assert result.exit_code == 2 and "--duration takes one value, not 2: 3, 5" in result.stderr
+
+
 def test_plan_file_is_overridden_by_the_command_line(bench: Bench, executor: FakeExecutor) -> None:
     Path("plan.toml").write_text('engines = "alpha"\nconcurrency = 3\nreuse_servers = true\n')
     result = bench("--plan", "plan.toml", "--concurrency", "5", "--out", "elsewhere")

@@ -106,7 +106,6 @@ _HELP = {
         "A running OpenAI-compatible server: alone, or beside others with --engines all or url,...",
     ),
 }
-_SEVERAL_TIMES = frozenset({"set"})
 
 
 def plan_options(function: Function, *, leave_out: Collection[str] = ()) -> Function:
@@ -120,7 +119,7 @@ def plan_options(function: Function, *, leave_out: Collection[str] = ()) -> Func
             _parameter(key),
             metavar=metavar,
             help=text,
-            multiple=key in _SEVERAL_TIMES,
+            multiple=metavar is not None,  # as a list in the file; of one value, two are an error
             is_flag=metavar is None,
         )(function)
     return function
