@@ -1,10 +1,10 @@
-"""A Run folder on its way from one machine to another: a tar archive in memory."""
+"""A Run folder on its way from one machine to another: a zip archive in memory."""
 
 from __future__ import annotations
 
 import io
-import tarfile
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 __all__ = ["pack", "unpack"]
 
@@ -12,8 +12,9 @@ __all__ = ["pack", "unpack"]
 def pack(folder: Path) -> bytes:
     """The folder's content, compressed."""
     parcel = io.BytesIO()
-    with tarfile.open(fileobj=parcel, mode="w:gz") as archive:
-        archive.add(folder, arcname=".")
+    with ZipFile(parcel, "w", ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
     return parcel.getvalue()
 
 
@@ -21,6 +22,6 @@ def unpack(parcel: bytes, folder: Path) -> None:
     """Make `folder`, with what `pack` took; it appears whole or not at all."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     temporary.mkdir(parents=True)
-    with tarfile.open(fileobj=io.BytesIO(parcel)) as archive:
-        archive.extractall(temporary, filter="data")
+    with ZipFile(io.BytesIO(parcel)) as archive:
+        archive.extractall(temporary)
     temporary.rename(folder)

@@ -54,6 +54,16 @@ def test_usage_of_each_chunk_wins() -> None:
     assert answer.completion_tokens == 9
 
 
+def test_tokens_without_a_text_count_with_the_last_chunk() -> None:
+    counts = [{"completion_tokens": n} for n in (1, 2, 4)]
+    answer = read_answer(
+        exchange(
+            [text("a", usage=counts[0]), text("b", usage=counts[1]), text("", "length", counts[2])]
+        )
+    )
+    assert answer.chunk_tokens == [1, 3] and answer.token_count_source == "chunk_usage"
+
+
 def test_without_usage_a_chunk_is_counted_as_one_and_the_source_says_so() -> None:
     answer = read_answer(exchange([text("a"), text("b", "stop")]))
     assert answer.chunk_tokens == [1, 1] and answer.token_count_source == "chunks"

@@ -187,9 +187,13 @@ def _keep_usage(usage: _Usage, answer: Answer) -> None:
 
 
 def _count_tokens(running: Sequence[int | None], answer: Answer) -> None:
-    """Tokens of each chunk: per-chunk usage first, then the usage at the end, then one a chunk."""
+    """Tokens of each chunk: per-chunk usage first, then the usage at the end, then one a chunk.
+
+    Tokens at the end that gave no text, such as half a character, count with the last chunk.
+    """
     known = [count for count in running if count is not None]
     if running and len(known) == len(running) and known == sorted(known):
+        known[-1] = max(known[-1], answer.completion_tokens or 0)
         answer.chunk_tokens = [b - a for a, b in zip([0, *known[:-1]], known, strict=True)]
         answer.token_count_source = "chunk_usage"
     elif answer.completion_tokens is not None:

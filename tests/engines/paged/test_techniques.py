@@ -45,7 +45,7 @@ def _step(kind: type[KernelStep]) -> tuple[KernelStep, KVCache]:
     x.context_lens.fill_(TOKENS)
     x.query_starts.copy_(torch.tensor([0, TOKENS]))
     keys, values = torch.zeros(2, 1, 2, 2, 4, MODEL.head_dim).unbind(0)
-    cache = KVCache(keys, values)
+    cache = KVCache(keys, values, keys[0].dtype)
     tables = torch.tensor([[1, 0]], dtype=torch.int32)
     return kind(MODEL, rotary_table(MODEL, 64, CPU), x, tables, cache), cache
 
