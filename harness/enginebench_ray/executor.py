@@ -95,7 +95,7 @@ def _cluster() -> Iterator[Sequence[Resources]]:
     except ConnectionError:
         raise UsageError(f"no Ray cluster answers at {address}; {_HOW}") from None
     try:
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes: list[dict[str, Any]] = ray.nodes()
         alive = [node["Resources"] for node in nodes if node["Alive"]]
         machines = [each for each in alive if each.get(EXCLUSIVE, 0) >= 1]
         if not machines:

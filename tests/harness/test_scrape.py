@@ -47,6 +47,7 @@ llamacpp:requests_processing 1
 # TYPE llamacpp:requests_deferred gauge
 llamacpp:requests_deferred 6
 """
+TGI = "tgi_queue_size 3\ntgi_batch_current_size 2\n"
 SGLANG = """\
 # TYPE sglang:num_running_reqs gauge
 sglang:num_running_reqs{model_name="m"} 8.0
@@ -69,7 +70,11 @@ def names_of(engine: str) -> Any:
         ("vllm", VLLM, (7, 2, 0.25, None, 1000, 100, 5)),
         ("llamacpp", LLAMACPP, (1, 6, None, None, None, None, None)),
         ("sglang", SGLANG, (8, 1, 0.5, None, None, None, None)),
-        ("tgi", "tgi_queue_size 3\ntgi_batch_current_size 2\n", (2, 3, None, None, None, None, None)),
+        (
+            "tgi",
+            "tgi_queue_size 3\ntgi_batch_current_size 2\n",
+            (2, 3, None, None, None, None, None),
+        ),
     ],
 )
 def test_each_engine_has_its_names(
