@@ -13,6 +13,7 @@ import click
 from enginebench_quant.options import KV_TYPES
 
 if TYPE_CHECKING:
+    from enginebench.quality import Distance
     from enginebench.types import OptionValue
     from enginebench_models import Model
     from enginebench_quant.perplexity import Divergence, Perplexity, Scorer, Windows
@@ -55,6 +56,12 @@ __all__ = ["cut_text", "perplexity_command", "watch_windows"]
     is_flag=True,
     help="For --engine quant: each scored token alone, as answers are computed; else as prompts.",
 )
+@click.option(
+    "--into",
+    metavar="RUN",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the figures in this Run's folder: its report shows them.",
+)
 def perplexity_command(
     model: str,
     file: Path,
@@ -66,12 +73,15 @@ def perplexity_command(
     kv_type: str,
     hardware: str,
     decode: bool,
+    into: Path | None,
 ) -> None:
     """Perplexity of MODEL on the text FILE; with --against also the KL divergence to that model.
 
     The second half of each window of --context tokens is scored.
     """
     from enginebench.errors import UsageError
+    from enginebench.quality import Quality, write_quality
+    from enginebench.run_folder import RunFolder
     from enginebench_models import open_model
     from enginebench_quant.perplexity import compare, measure
 
@@ -81,6 +91,8 @@ def perplexity_command(
         raise UsageError("--kv-type is for --engine quant; --engine exact keeps its cache in f16")
     if (hardware != "cpu" or decode) and engine == "exact":
         raise UsageError("--hardware and --decode are for --engine quant; numpy runs on the CPU")
+    if into is not None:
+        RunFolder.open(into)
     settings = ScorerSettings(context, threads, hardware, decode)
     opened = open_model(model)
     reference = open_model(against) if against else None
@@ -89,16 +101,26 @@ def perplexity_command(
     text = cut_text(opened, file, context, windows)
     with ExitStack() as stack:
         scorer = _scorer(opened, engine, settings, stack, kv_type)
+        distance = None
         if reference is None:
-            lines = [_line(model, measure(scorer, text, stack.enter_context(watch_windows(text))))]
+            own = measure(scorer, text, stack.enter_context(watch_windows(text)))
+            lines = [_line(model, own)]
         else:
             other = _scorer(reference, engine, settings, stack)
             progress = stack.enter_context(watch_windows(text))
             own, expected, divergence = compare(scorer, other, text, progress)
             lines = [_line(model, own), _line(reference.info.name, expected)]
             lines.append(_divergence(divergence))
+            distance = _distance(reference.info.name, expected, divergence)
     click.echo(f"{file}: {len(text.tokens)} windows of {context} tokens, {text.n_scored} scored")
     click.echo("\n".join(lines))
+    if into is not None:
+        computed = settings.computed(engine, kv_type)
+        figures = (own.n_scored, own.value, own.error, distance)
+        kept = write_quality(
+            into, Quality(opened.info.name, file.name, computed, context, *figures)
+        )
+        click.echo(f"kept in {kept}")
 
 
 def cut_text(model: Model, file: Path, context: int, limit: int | None) -> Windows:
@@ -137,6 +159,13 @@ class ScorerSettings:
     threads: int | None
     hardware: str
     is_decoding: bool
+
+    def computed(self, engine: str, kv_type: str) -> str:
+        """In words, for those who read the figures."""
+        if engine == "exact":
+            return "float32 on dequantized weights"
+        how = "token by token" if self.is_decoding else "as prompts"
+        return f"{engine} on {self.hardware}, {how}, KV cache in {kv_type}"
 
 
 def _scorer(
@@ -188,6 +217,12 @@ def watch_windows(text: Windows) -> Iterator[Callable[[int], None]]:
 
 def _line(name: str, found: Perplexity) -> str:
     return f"{name}: perplexity {found.value:.4f} ± {found.error:.4f}"
+
+
+def _distance(name: str, expected: Perplexity, found: Divergence) -> Distance:
+    from enginebench.quality import Distance
+
+    return Distance(name, expected.value, found.mean, found.error, found.same_top)
 
 
 def _divergence(found: Divergence) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from enginebench.frames import Frames
+from enginebench.quality import Quality
 from enginebench.run_settings import RunSettings
 from enginebench.slo import Slo
 from enginebench.types import Cell, ModelInfo, Numerics, Plan, StampedBy
@@ -38,7 +39,8 @@ class RunInfo:
     """A Run as a whole: `machine` is what machine.py found, `versions` package name to version.
 
     `null_engines` compute nothing and compete with nobody; goodput is counted against `slo`.
-    `revision` is the commit that was measured (`+changes`: with others); None: unknown.
+    `revision` is the commit that was measured (`+changes`: with others); None: unknown. `quality`
+    is what `bench perplexity --into` added.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class RunInfo:
     null_engines: frozenset[str] = frozenset()
     slo: Slo | None = None
     revision: str | None = None
+    quality: Sequence[Quality] = ()
 
     @property
     def machine_name(self) -> str:

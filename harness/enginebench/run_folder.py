@@ -22,6 +22,7 @@ import msgspec
 from enginebench.atomic import write_error, write_json
 from enginebench.cell_folder import CellFolder
 from enginebench.errors import DamagedError, StoreError, UsageError
+from enginebench.quality import read_quality
 from enginebench.results import CellStatus, RunInfo
 from enginebench.run_settings import RunSettings
 from enginebench.search import Found
@@ -139,6 +140,7 @@ class RunFolder:
             frozenset(self.plan.null_engines or ()),
             head.settings.slo,
             revision=head.revision,
+            quality=read_quality(self.path),
         )
 
     def cell(self, cell: Cell) -> CellFolder:

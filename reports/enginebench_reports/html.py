@@ -81,6 +81,7 @@ def page(summary: Summary) -> str:
         dark=_variables({CSS_NAMES[colour]: other for colour, other in DARK.items()}),
         footnote=FOOTNOTE,
         claims=ClaimsSection.of(summary),
+        quality=[one.sentence for run in summary.results.runs for one in run.quality],
     )
 
 

@@ -61,6 +61,7 @@ def _run(run: RunInfo) -> Mapping[str, Any]:
         "slo": str(run.slo) if run.slo else None,
         "null_engines": sorted(run.null_engines),
         "versions": run.versions,
+        "quality": msgspec.to_builtins(run.quality),
     }
 
 

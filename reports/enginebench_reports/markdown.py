@@ -48,6 +48,7 @@ def text(
         lines += _section(summary, group, drawings.get(id(group), ()))
     if sweeps:
         lines += ["## Across models and hardware", "", *_images(sweeps), ""]
+    lines += _quality(summary)
     lines += _doubts(summary)
     for run in summary.results.runs:
         if run.command:
@@ -84,6 +85,13 @@ def _section(summary: Summary, group: Group, drawings: Sequence[Drawing]) -> Ite
     yield from _precisions(summary, group)
     yield from _images(drawings)
     yield ""
+
+
+def _quality(summary: Summary) -> Iterator[str]:
+    """What `bench perplexity --into` added."""
+    found = [one.sentence for run in summary.results.runs for one in run.quality]
+    if found:
+        yield from ("## Quality", "", *(f"- {sentence}" for sentence in found), "")
 
 
 def _images(drawings: Sequence[Drawing]) -> Iterator[str]:

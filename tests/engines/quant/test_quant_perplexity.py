@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from quant_models import TINY, random_model
 
-from enginebench.errors import ModelError, UsageError
+from enginebench.errors import ModelError, StoreError, UsageError
+from enginebench.run_folder import RunFolder, save_run
+from enginebench.types import Plan
 from enginebench_models import open_model
 from enginebench_quant.cli_perplexity import perplexity_command
 from enginebench_quant.kernels.table import Kernels
@@ -154,6 +156,18 @@ def test_the_command_compares(tiny_gguf: Callable[..., Path], text: Path) -> Non
     assert "2 windows of 64 tokens, 62 scored" in output
     assert output.count(": perplexity ") == 2
     assert "KL divergence: mean 0." in output
+
+
+def test_figures_are_kept_in_a_run(
+    tiny_gguf: Callable[..., Path], text: Path, tmp_path: Path
+) -> None:
+    kept = save_run(tmp_path / "run", Plan("quality", 0, (), {}), {}).path
+    options = ("--engine", "exact", "--context", 64, "--windows", 1, "--into", kept)
+    assert "kept in" in run(tiny_gguf("q4_1"), text, "--against", tiny_gguf("f32"), *options)
+    [found] = RunFolder.open(kept).info.quality
+    assert found.distance is not None and found.distance.kl_nats > 0
+    with pytest.raises(StoreError, match="is no Run folder"):
+        run(tiny_gguf("q4_1"), text, "--into", tmp_path)
 
 
 @pytest.mark.parametrize(
