@@ -20,6 +20,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.wait import WebDriverWait
 
 from enginebench.results import ResultSet
 from enginebench_reports.html import page
@@ -208,7 +209,8 @@ def test_a_link_to_a_cell_opens_it(opened: Open) -> None:
     view = opened()
     closed = view.find_element(By.CSS_SELECTOR, "details.cell:not([open])")
     view.find_element(By.CSS_SELECTOR, f'a[href="#{closed.get_attribute("id")}"]').click()
-    assert view.execute_script("return arguments[0].open", closed)
+    # the page hears of its new address a moment after the click
+    WebDriverWait(view, 10).until(lambda _: closed.get_property("open"))
 
 
 def test_dark_is_dark_in_the_plots_too(opened: Open) -> None:
