@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+WAIT_S = 30.0
 _SCRIPT = """\
 #!{python}
 import http.server, json, os, sys
@@ -87,10 +89,16 @@ class Stub:
         os.chmod(path, 0o755)
         return path
 
-    def calls(self) -> list[Call]:
-        """Every start of a program here, in order."""
+    def calls(self, at_least: int = 0) -> list[Call]:
+        """Every start of a program here, in order; waits until there were so many."""
+        deadline = time.monotonic() + WAIT_S
+        while self._count() < at_least and time.monotonic() < deadline:
+            time.sleep(0.05)
         records = [json.loads(line) for line in self._record.read_text().splitlines()]
         return [Call(each["argv"], each["env"]) for each in records]
+
+    def _count(self) -> int:
+        return self._record.read_text().count("\n") if self._record.exists() else 0
 
     def call(self) -> Call:
         """The last start."""
